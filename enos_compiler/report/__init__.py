@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""report.json and what is drawn from it."""

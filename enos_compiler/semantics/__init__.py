@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The integer meaning of a quantised network, in numpy."""
