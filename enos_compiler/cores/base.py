@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The contract of a core: a piece of hardware that executes layers or vector operations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol
+
+from pydantic import BaseModel
+
+from enos_compiler.ir.choice import Bits, Choice, Refusal
+from enos_compiler.ir.cost import Action, Cost
+from enos_compiler.ir.network import Home, Layer
+
+
+@dataclass(frozen=True, slots=True)
+class Homes:
+    """Where a layer's operands rest: its inputs and its output."""
+
+    inputs: tuple[Home, ...]
+    output: Home
+
+
+@dataclass(frozen=True, slots=True)
+class CoreCost:
+    """What a layer costs on a core."""
+
+    inference: Cost
+    """Per inference: compute, operand traffic, weight reloads."""
+    programming: Cost = field(default_factory=Cost)
+    """Writing weights that stay: once per N inferences; empty where weights are reloaded."""
+    detail: Mapping[str, Any] = field(default_factory=dict)
+    """The mapping or the placement, for map-digital and map-cim and for the report."""
+
+
+class Core(Protocol):
+    """One kind of core; a target's YAML holds its constants in the form of `Spec`."""
+
+    kind: ClassVar[str]
+    Spec: ClassVar[type[BaseModel]]
+    simple_model: ClassVar[bool]
+    """Whether its costs come from the simple model; the report says so."""
+    name: str
+
+    def choices(
+        self, layer: Layer, operators: Iterable[str], widths: Iterable[Bits], *, signed_input: bool
+    ) -> Iterable[Choice | Refusal]:
+        """Yield what this core takes of a layer, and why not the rest."""
+
+    def cost(self, layer: Layer, choice: Choice, homes: Homes) -> CoreCost:
+        """Return integer events, cycles and the mapping or placement behind them."""
+
+    def energy_pj(self, action: Action) -> float:
+        """Return the energy of one event of this core in pJ; an unknown action is an error."""
+
+    def source(self, action: Action) -> str:
+        """Return where the price of an action comes from."""
+
+    def capacity(self, choice: Choice, layer: Layer) -> Mapping[str, int]:
+        """Return what the choice holds for good of the core's scarce resources, e.g. crossbars."""
+
+    def capacities(self) -> Mapping[str, int]:
+        """Return how much of each scarce resource the core has."""
+
+    def leakage_mw(self) -> float:
+        """Return the leakage power of the whole core in mW."""
+
+    def area_um2(self) -> float:
+        """Return the area of the whole core in um^2."""

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The program: instructions per resource with start and end, and the buffers they address."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from enos_compiler.ir.cost import Action
+
+SCHEMA = "enos-program/1"
+
+OpCode = Literal["load", "compute", "store", "transfer", "program-weights", "vector", "sample", "host"]
+
+
+@dataclass(frozen=True, slots=True)
+class Buffer:
+    """One value's place: an address range in a memory, alive between two times."""
+
+    name: str
+    memory: str
+    address: int
+    """First byte; addresses are in bytes."""
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Instruction:
+    """One piece of work of one resource; belongs to exactly one of layer, edge, vector, host."""
+
+    id: str
+    resource: str
+    op: OpCode
+    start_ns: float
+    end_ns: float
+    start_cycle: int
+    cycles: int
+    layer: str | None = None
+    edge: str | None = None
+    """`producer->consumer` of a transfer or narrowing."""
+    vector: str | None = None
+    programs: str | None = None
+    """The layer whose weights a `program-weights` instruction writes."""
+    reads: tuple[str, ...] = ()
+    writes: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+    events: Mapping[Action, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What the simulator replays: one inference, and the set-up that runs once per N of them."""
+
+    resources: tuple[str, ...]
+    buffers: tuple[Buffer, ...]
+    instructions: tuple[Instruction, ...]
+    setup: tuple[Instruction, ...] = ()
+    lower_bound_ns: float = 0.0
+    """The larger of the critical path and the busiest resource's work."""
+
+    @property
+    def makespan_ns(self) -> float:
+        """End of the last instruction of one inference."""
+        return max((i.end_ns for i in self.instructions), default=0.0)
