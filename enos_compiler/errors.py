@@ -19,7 +19,9 @@ class EnosError(Exception):
 
     exit_code = 1
 
-    def __init__(self, message: str, *, place: str | None = None, remedy: str | None = None) -> None:
+    def __init__(
+        self, message: str, *, place: str | None = None, remedy: str | None = None
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.place = place

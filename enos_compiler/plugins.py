@@ -43,7 +43,9 @@ def entry(group: Group, name: str) -> EntryPoint:
     """
     points = _points(group)
     if name not in points:
-        raise UsageError(f"unknown {group[:-1].replace('_', ' ')} `{name}`", remedy=nearest(name, points))
+        raise UsageError(
+            f"unknown {group[:-1].replace('_', ' ')} `{name}`", remedy=nearest(name, points)
+        )
     return points[name]
 
 

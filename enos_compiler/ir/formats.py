@@ -70,7 +70,7 @@ class QuantizedLayer:
     """
 
     tensors: Mapping[str, IntArray]
-    """Weight codes and constants, named by the operator; (M, C, R, S) or (M, C) with groups in M."""
+    """Weight codes and constants, named by the operator; (M, C, R, S), groups in M, or (M, C)."""
     bias: IntArray
     """(M,) int64, in units of 2**unit_exponent."""
     unit_exponent: IntArray

@@ -11,7 +11,9 @@ from enos_compiler.ir.cost import Action
 
 SCHEMA = "enos-program/1"
 
-OpCode = Literal["load", "compute", "store", "transfer", "program-weights", "vector", "sample", "host"]
+OpCode = Literal[
+    "load", "compute", "store", "transfer", "program-weights", "vector", "sample", "host"
+]
 
 
 @dataclass(frozen=True, slots=True)

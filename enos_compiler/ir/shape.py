@@ -25,9 +25,10 @@ class LayerShape:
     """Bounds of the nest `for G, N, M, C, P, Q, R, S: Out[g,n,m,p,q] += In * W[g,m,c,r,s]`.
 
     The input element read is `In[g, n, c, p * stride + r * dilation, q * stride + s * dilation]`.
-    A linear layer has N rows, C inputs, M outputs and P = Q = R = S = 1. In an activation product
-    (attention) G is batch x heads, N the rows of the left operand, C the contracted extent and M the
-    columns of the right operand, which takes the place of Weights. A 1-D convolution has Q = S = 1.
+    A linear layer has N rows, C inputs, M outputs and P = Q = R = S = 1. A 1-D convolution has
+    Q = S = 1. In an activation product (attention) G is batch x heads, N the rows of the left
+    operand, C the contracted extent and M the columns of the right operand, which takes the place
+    of Weights.
     """
 
     g: int = 1

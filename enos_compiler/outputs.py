@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Writing results so that nothing of the user's is ever lost: temporary sibling, then rename."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from enos_compiler.errors import EnosError
+
+
+def check_writable(folder: Path) -> None:
+    """Refuse an output folder that cannot be made or written, before any work is done.
+
+    Raises:
+        EnosError: names the folder and the cause.
+    """
+    existing = folder
+    while not existing.exists():
+        existing = existing.parent
+    if not existing.is_dir():
+        raise EnosError("is a file, not a folder", place=str(existing), remedy="another -o DIR")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise EnosError("cannot be written", place=str(existing), remedy="another -o DIR")
+
+
+@contextmanager
+def staged_outputs(folder: Path, last: str) -> Iterator[Path]:
+    """Yield a temporary sibling of `folder`; on success move its entries into `folder`.
+
+    Each entry replaces its namesake by rename, the one named `last` at the very end; other files
+    in `folder` stay. If the body fails, `folder` is as it was and the sibling is gone.
+
+    Raises:
+        EnosError: the disk is full or the folder cannot be written.
+    """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        stage = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    except OSError as error:
+        raise _write_error(error, folder) from error
+    try:
+        yield stage
+        folder.mkdir(exist_ok=True)
+        for entry in sorted(stage.iterdir(), key=lambda p: (p.name == last, p.name)):
+            _replace(entry, folder / entry.name)
+    except OSError as error:
+        raise _write_error(error, folder) from error
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+
+
+def _replace(new: Path, old: Path) -> None:
+    """Rename `new` over `old`; a folder is moved aside first, since renames do not merge."""
+    if old.is_dir() and not old.is_symlink():
+        aside = new.with_name(f"{new.name}.old")
+        old.rename(aside)
+    new.replace(old)
+
+
+def _write_error(error: OSError, folder: Path) -> EnosError:
+    return EnosError(
+        f"cannot write: {error.strerror or error}",
+        place=str(error.filename or folder),
+        remedy="free some space or choose another folder with -o",
+    )
