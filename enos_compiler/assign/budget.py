@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How much energy an assignment may use, as a person writes it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from math import isfinite
+from typing import TYPE_CHECKING, Any, Literal
+
+from enos_compiler.errors import UsageError
+
+if TYPE_CHECKING:
+    from pydantic import GetCoreSchemaHandler
+    from pydantic_core import CoreSchema
+
+Kind = Literal["fraction", "floor", "absolute", "unlimited", "baseline"]
+
+FORMS = "0.6 (of the baseline), floor+0.5, 12.5uJ, unlimited, baseline"
+"""What `Budget.parse` reads, for messages and help."""
+
+_PJ = {"pJ": 1.0, "nJ": 1e3, "uJ": 1e6, "µJ": 1e6, "\u03bcJ": 1e6, "mJ": 1e9, "J": 1e12}
+_NUMBER = r"(\d+(?:\.\d*)?|\.\d+)(?:[eE]([+-]?\d+))?"
+_FRACTION = re.compile(_NUMBER)
+_FLOOR = re.compile(rf"floor(?:\s*\+\s*(?P<share>{_NUMBER}))?")
+_ABSOLUTE = re.compile(rf"(?P<number>{_NUMBER})\s*(?P<unit>{'|'.join(_PJ)})")
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """Energy per inference that an assignment may use.
+
+    `fraction`: share of the baseline's energy. `floor`: that share of the way from the cheapest
+    network to the baseline. `absolute`: pJ. `unlimited`: the best score, whatever it costs.
+    `baseline`: no choice at all, every layer as in the baseline.
+    """
+
+    kind: Kind
+    value: float = 0.0
+    """Share for `fraction` and `floor`, pJ for `absolute`."""
+    text: str = ""
+    """As it was written."""
+
+    @staticmethod
+    def parse(text: str) -> Budget:
+        """Read `0.6`, `floor+0.5`, `12.5uJ`, `unlimited` or `baseline`.
+
+        Raises:
+            UsageError: another form, a number that is not finite, or no energy at all.
+        """
+        try:
+            return _read(text)
+        except ValueError as error:
+            raise UsageError(str(error), place="budget") from None
+
+    def allowed_pj(self, floor_pj: float, baseline_pj: float) -> float:
+        """Return the energy allowed in pJ, given the cheapest network's and the baseline's.
+
+        Where the floor is not below the baseline, `floor+t` is the floor.
+        """
+        if self.kind == "fraction":
+            return self.value * baseline_pj
+        if self.kind == "floor":
+            return floor_pj + self.value * max(0.0, baseline_pj - floor_pj)
+        return self.value if self.kind == "absolute" else float("inf")
+
+    def __str__(self) -> str:
+        return self.text
+
+    @classmethod
+    def __get_pydantic_core_schema__(
+        cls, _source: Any, _handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        """Let options of this type be parsed from text."""
+        from pydantic_core import core_schema
+
+        return core_schema.no_info_plain_validator_function(
+            lambda given: given if isinstance(given, Budget) else _read(str(given))
+        )
+
+
+def _read(text: str) -> Budget:
+    """Return the budget that `text` says; ValueError in words where it says none."""
+    bare = text.strip()
+    if bare in ("unlimited", "baseline"):
+        return Budget("unlimited" if bare == "unlimited" else "baseline", text=bare)
+    if found := _FLOOR.fullmatch(bare):
+        return Budget("floor", _finite(found["share"] or "0", bare), text=bare)
+    if found := _ABSOLUTE.fullmatch(bare):
+        energy_pj = _finite(found["number"], bare) * _PJ[found["unit"]]
+        return Budget("absolute", _positive(energy_pj, bare), text=bare)
+    if _FRACTION.fullmatch(bare):
+        return Budget("fraction", _positive(_finite(bare, bare), bare), text=bare)
+    raise ValueError(f"`{text}` is not a budget; known forms: {FORMS}")
+
+
+def _finite(number: str, text: str) -> float:
+    value = float(number)
+    if not isfinite(value):
+        raise ValueError(f"budget `{text}` is not a finite number")
+    return value
+
+
+def _positive(value: float, text: str) -> float:
+    if value <= 0:
+        raise ValueError(f"budget `{text}` allows no energy at all")
+    return value
