@@ -88,15 +88,10 @@ def _windows(
     """Return a view (N, G, C, R, S, P, Q) of the zero-padded input."""
     top, left, bottom, right = padding
     x = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)))
-    n, channels, height, width = x.shape
     span = [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]
     view = np.lib.stride_tricks.sliding_window_view(x, span, axis=(2, 3))
     view = view[:, :, :: stride[0], :: stride[1], :: dilation[0], :: dilation[1]]
-    view = (
-        view.reshape(n, groups, channels // groups, *view.shape[2:])
-        if groups == 1
-        else (_split_groups(view, groups))
-    )
+    view = _split_groups(view, groups)
     return view.transpose(0, 1, 2, 5, 6, 3, 4)
 
 

@@ -17,9 +17,12 @@ from enos_compiler.semantics import products
 Ints = NDArray[np.int64]
 
 
-def nest(x: Ints, w: Ints, stride: Ints, pad: Ints, dilation: Ints, groups: int) -> Ints:
+Extents = tuple[int, ...]
+
+
+def nest(x: Ints, w: Ints, stride: Extents, pad: Extents, dilation: Extents, groups: int) -> Ints:
     """Eight loops over Python integers."""
-    n, channels, height, width = x.shape
+    n, _, height, width = x.shape
     outputs, c, r, s = w.shape
     p = (height + pad[0] + pad[2] - (r - 1) * dilation[0] - 1) // stride[0] + 1
     q = (width + pad[1] + pad[3] - (s - 1) * dilation[1] - 1) // stride[1] + 1
