@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from enos_compiler.errors import EnosError, PassError
 from enos_compiler.ir.facts import drop_after, missing
+from enos_compiler.ir.network import Fact, Network
 from enos_compiler.ir.verify import verify
+from enos_compiler.pass_text import format_pass
 
 if TYPE_CHECKING:
     from enos_compiler.cores.target import Target
     from enos_compiler.frontend.user import UserModel
-    from enos_compiler.ir.network import Fact, Network
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +104,6 @@ class Pipeline:
         return network
 
     def _run_one(self, step: Pass, network: Network, context: Context) -> Network:
-        from enos_compiler.pass_text import format_pass
-
         started = time.perf_counter()
         done = [r.text for r in self.records]
         try:

@@ -13,9 +13,11 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
+from enos_compiler import plugins
 from enos_compiler.errors import FormatError
 from enos_compiler.ir import codec
 from enos_compiler.ir.network import Network
+from enos_compiler.ir.ops import FUNCTIONS, op_name
 
 if TYPE_CHECKING:
     from torch import Tensor, fx, nn
@@ -134,14 +136,37 @@ def _graph_tensors(graph: fx.GraphModule) -> tuple[dict[str, Tensor], dict[str, 
     return held, aliases
 
 
-def _encode_graph(graph: fx.GraphModule) -> list[dict[str, Any]]:
-    from enos_compiler.ir.ops import name_of
+def _function_name(function: Any) -> str:
+    """Return the name under which a function of the graph is stored."""
+    name = op_name(function)
+    if name is not None:
+        return name
+    for plugin in plugins.names("vector_ops"):
+        if plugins.load("vector_ops", plugin).function is function:
+            return f"vector_ops:{plugin}"
+    raise FormatError(
+        f"{function!r} is no canonical operation", remedy="run canonicalize before saving"
+    )
 
+
+def _function(name: str, place: str) -> Any:
+    """Return the function stored under a name: canonical or registered, nothing else."""
+    if name in FUNCTIONS:
+        return FUNCTIONS[name]
+    plugin = name.removeprefix("vector_ops:")
+    if plugin != name and plugin in plugins.names("vector_ops"):
+        return plugins.load("vector_ops", plugin).function
+    raise FormatError(f"operation {name!r} is neither canonical nor registered", place=place)
+
+
+def _encode_graph(graph: fx.GraphModule) -> list[dict[str, Any]]:
     return [
         {
             "name": node.name,
             "op": node.op,
-            "target": name_of(node.target) if node.op == "call_function" else str(node.target),
+            "target": _function_name(node.target)
+            if node.op == "call_function"
+            else str(node.target),
             "args": [_encode_argument(a) for a in node.args],
             "kwargs": {k: _encode_argument(v) for k, v in node.kwargs.items()},
         }
@@ -165,8 +190,6 @@ def _decode_graph(
     import torch
     from torch import fx
 
-    from enos_compiler.ir.ops import function_of
-
     root = torch.nn.Module()
     graph = fx.Graph()
     made: dict[str, fx.Node] = {}
@@ -184,7 +207,7 @@ def _decode_graph(
             holder = aliases.get(target, target)
             _place_tensor(root, target, tensors[f"graph/{holder}"])
         elif row["op"] == "call_function":
-            target = function_of(target)
+            target = _function(target, place)
         args = tuple(argument(a) for a in row["args"])
         kwargs = {k: argument(v) for k, v in row["kwargs"].items()}
         made[row["name"]] = graph.create_node(row["op"], target, args, kwargs, row["name"])

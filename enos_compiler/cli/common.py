@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the commands share: errors to exit codes, output streams, options of printing."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from enos_compiler.errors import EnosError, UsageError
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one message with a remedy, exit status 2."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise instead of exiting, so that `--json` may print it."""
+        raise UsageError(message, remedy=f"{self.prog} --help")
+
+
+def add_output_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that every command has."""
+    group = parser.add_argument_group("printing")
+    group.add_argument("-q", "--quiet", action="store_true", help="print errors only")
+    group.add_argument(
+        "-v", "--verbose", action="store_true", help="say what each step does; tracebacks on errors"
+    )
+    group.add_argument("--json", action="store_true", help="print the result as JSON on stdout")
+
+
+def run(command: Callable[[Sequence[str]], None], arguments: Sequence[str] | None) -> int:
+    """Run a command; turn errors into one message and an exit status.
+
+    Returns:
+        0 done, 1 failed with one message, 2 wrong usage.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    verbose = "-v" in words or "--verbose" in words
+    try:
+        command(words)
+    except EnosError as error:
+        if verbose:
+            traceback.print_exc()
+        _print_error(error, as_json="--json" in words)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted; nothing was replaced", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        if verbose:
+            raise
+        print(
+            f"enosc: {type(error).__name__}: {error}\n"
+            "  this is a defect of the compiler; run again with -v and report the trace",
+            file=sys.stderr,
+        )
+        return 1
+    return 0
+
+
+def _print_error(error: EnosError, *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(error.as_dict()))
+    else:
+        print(f"error: {error}", file=sys.stderr)
+
+
+def teller(*, quiet: bool, verbose: bool) -> Callable[[str], None]:
+    """Return what passes say progress with: stderr, if it is a terminal or -v asks for it."""
+    if quiet or not (verbose or sys.stderr.isatty()):
+        return lambda _text: None
+    return lambda text: print(text, file=sys.stderr, flush=True)
+
+
+def key_values(items: Sequence[str], option: str) -> dict[str, str]:
+    """Parse repeated KEY=VALUE options.
+
+    Raises:
+        UsageError: an item is not of that form.
+    """
+    parsed: dict[str, str] = {}
+    for item in items:
+        key, equals, value = item.partition("=")
+        if not equals or not key:
+            raise UsageError(f"`{item}` is not of the form KEY=VALUE", place=option)
+        parsed[key] = value
+    return parsed

@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`enosc`: compile a network for a target."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from enos_compiler import plugins
+from enos_compiler.cli.common import Parser, add_output_options, key_values, run, teller
+from enos_compiler.errors import UsageError
+
+_EPILOG = """\
+The model file gives model() and example_inputs(), and data() where there is data to train or
+measure on. Compiling runs that file as Python code. Results go to build/<model>-<target>/:
+report.json, layers.csv, model.onnx, program.json + program.safetensors.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit status."""
+    return run(_compile, arguments)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        prog="enosc",
+        description="Compile a PyTorch network for a hybrid accelerator.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("model", nargs="?", help="file.py[:function] or package.module:callable")
+    targets = ", ".join(plugins.names("targets"))
+    parser.add_argument(
+        "--target", default="hybrid", help=f"a chip ({targets}) or the path of its YAML file"
+    )
+    parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="folder of the results")
+    parser.add_argument(
+        "--model-arg", action="append", default=[], metavar="KEY=VALUE", help="argument of model()"
+    )
+    choosing = parser.add_argument_group("choosing")
+    choosing.add_argument("--search", metavar="HOW", help="single, sensitivity or none")
+    choosing.add_argument(
+        "--budget", help="energy: 0.6 of all-MAC, floor+0.5, or absolute like 12.5uJ"
+    )
+    choosing.add_argument("--bits", metavar="W[/A]", help="widths to offer, e.g. 8|4 or 8|4/8")
+    choosing.add_argument("--operators", help="operators to offer, e.g. mac|mf|bw")
+    choosing.add_argument("--epochs", type=int, metavar="N", help="epochs of the search")
+    choosing.add_argument("--finetune", type=int, metavar="N", help="epochs of fine-tuning")
+    choosing.add_argument(
+        "--first-last",
+        choices=("mac", "free"),
+        default="mac",
+        help="keep first and last layers mac with 8-bit weights (default), or free them",
+    )
+    choosing.add_argument(
+        "--allow-float", action="store_true", help="keep float islands on the host"
+    )
+    choosing.add_argument("--batch", type=int, default=1, metavar="N")
+    choosing.add_argument(
+        "--inferences", type=int, metavar="N", help="inferences per programming of weights"
+    )
+    choosing.add_argument("--seed", type=int, default=0, metavar="N")
+    passes = parser.add_argument_group("passes")
+    passes.add_argument(
+        "--passes", metavar="LIST", help="the whole pipeline, e.g. 'canonicalize,...'"
+    )
+    passes.add_argument(
+        "--print-after", metavar="PASS", help="print the network after a pass, or all"
+    )
+    passes.add_argument("--time-passes", action="store_true", help="print the time of each pass")
+    passes.add_argument(
+        "--save-temps", action="store_true", help="save the network after each pass in DIR/network"
+    )
+    passes.add_argument("--help-pass", metavar="NAME", help="describe a pass and its options")
+    passes.add_argument("--list-passes", action="store_true", help="list the passes")
+    checking = parser.add_argument_group("checking")
+    checking.add_argument("--check", metavar="LEVEL", help="full, sampled or none")
+    checking.add_argument("--check-images", type=int, default=64, metavar="N")
+    add_output_options(parser)
+    return parser
+
+
+def _compile(words: Sequence[str]) -> None:
+    arguments = _parser().parse_args(words)
+    if arguments.help_pass or arguments.list_passes:
+        _describe_passes(arguments.help_pass)
+        return
+    if not arguments.model:
+        raise UsageError("no model is named", remedy="enosc examples/digits.py --target hybrid")
+
+    from enos_compiler.assign.budget import Budget
+    from enos_compiler.cores.target import load_target
+    from enos_compiler.options import Options
+    from enos_compiler.outputs import check_writable
+    from enos_compiler.pass_text import parse_passes
+
+    weight_bits, activation_bits = _widths(arguments.bits)
+    options = Options(
+        search=arguments.search,
+        budget=Budget.parse(arguments.budget) if arguments.budget else None,
+        operators=_names(arguments.operators),
+        weight_bits=weight_bits,
+        activation_bits=activation_bits,
+        passes=arguments.passes,
+        epochs=arguments.epochs,
+        finetune=arguments.finetune,
+        batch=arguments.batch,
+        inferences=arguments.inferences,
+        seed=arguments.seed,
+        allow_float=arguments.allow_float,
+        first_last_free=arguments.first_last == "free",
+        check=arguments.check,
+        check_images=arguments.check_images,
+        model_args=key_values(arguments.model_arg, "--model-arg"),
+    )
+    if options.passes:
+        parse_passes(options.passes)
+    if arguments.print_after and arguments.print_after != "all":
+        plugins.entry("passes", arguments.print_after)
+    target = load_target(arguments.target)
+    if arguments.output:
+        check_writable(arguments.output)
+
+    from enos_compiler.compiler import Hooks, compile_model
+    from enos_compiler.frontend.user import load_user_model
+
+    say = teller(quiet=arguments.quiet, verbose=arguments.verbose)
+    user = load_user_model(arguments.model, options.model_args)
+    output = arguments.output or Path("build") / f"{user.name}-{target.name}"
+    check_writable(output)
+    hooks = Hooks(
+        say=say,
+        progress=sys.stderr.isatty() and not arguments.quiet,
+        print_after=arguments.print_after,
+        keep_steps=arguments.save_temps,
+        work_folder=output / ".enos",
+    )
+    compiled = compile_model(user, target, options, hooks)
+    compiled.save(output)
+    if arguments.json:
+        print(json.dumps(compiled.report))
+    elif not arguments.quiet:
+        from enos_compiler.report.terminal import print_summary
+
+        print_summary(compiled.report, output)
+    if arguments.time_passes:
+        for record in compiled.records:
+            print(f"{record.seconds:8.2f} s  {record.text}", file=sys.stderr)
+
+
+def _names(text: str | None) -> tuple[str, ...]:
+    names = tuple(filter(None, (text or "").replace(",", "|").split("|")))
+    for name in names:
+        plugins.entry("operators", name)
+    return names
+
+
+def _widths(text: str | None) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Parse `8|4/8|6`: weight widths, then activation widths; one list serves both."""
+    if not text:
+        return (), ()
+    weights, slash, activations = text.replace(",", "|").partition("/")
+    try:
+        weight_bits = tuple(int(b) for b in weights.split("|"))
+        activation_bits = tuple(int(b) for b in activations.split("|")) if slash else weight_bits
+    except ValueError:
+        raise UsageError(
+            f"`{text}` is not a list of widths", place="--bits", remedy="--bits 8|4 or 8|4/8"
+        ) from None
+    return weight_bits, activation_bits
+
+
+def _describe_passes(name: str | None) -> None:
+    from enos_compiler.pass_text import help_text
+
+    if name:
+        print(help_text(name))
+        return
+    for known in plugins.names("passes"):
+        print(f"{known:16} {help_text(known).splitlines()[0].partition(': ')[2]}")

@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a compilation may be asked for, checked before anything heavy is imported."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+from enos_compiler.assign.budget import Budget
+from enos_compiler.errors import UsageError, nearest
+
+Search = Literal["single", "sensitivity", "none"]
+Check = Literal["full", "sampled", "none"]
+SEARCHES: tuple[str, ...] = get_args(Search)
+CHECKS: tuple[str, ...] = get_args(Check)
+
+FULL_CHECK_MACS = 200_000_000
+"""Largest network that the default check covers in full."""
+
+_TRAINING_FREE_BITS = (8, 6, 4)
+_SEARCH_BITS = (8, 4)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """Options of one compilation; each is a keyword of `compile` and an option of `enosc`."""
+
+    search: Search | None = None
+    """How choices are scored; by default `single` with data to train on, else `sensitivity`."""
+    budget: Budget | None = None
+    """Energy that the assignment may use; by default floor+0.5, halfway to all-MAC."""
+    operators: tuple[str, ...] = ()
+    """Operators to offer; by default all of the target's."""
+    weight_bits: tuple[int, ...] = ()
+    """Weight widths to offer."""
+    activation_bits: tuple[int, ...] = ()
+    """Activation widths to offer."""
+    passes: str | None = None
+    """The whole pipeline as text; excludes search, budget, bits and operators."""
+    epochs: int | None = None
+    """Epochs of the search."""
+    finetune: int | None = None
+    """Epochs of fine-tuning; by default after a search that trains, else none."""
+    batch: int = 1
+    """Batch that the network is compiled and priced for."""
+    inferences: int | None = None
+    """Inferences per programming of resident weights; by default the target's."""
+    seed: int = 0
+    allow_float: bool = False
+    """Keep operations without an integer form as float islands on the host."""
+    first_last_free: bool = False
+    """Let first and last layers leave mac with 8-bit weights on the baseline core."""
+    check: Check | None = None
+    """How much of the result is compared with the reference; by default by size."""
+    check_images: int = 64
+    """Most inputs that the reference is run on."""
+    model_args: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range and options that exclude each other."""
+        _one_of("--search", self.search, SEARCHES)
+        _one_of("--check", self.check, CHECKS)
+        for name, value, least in (
+            ("--batch", self.batch, 1),
+            ("--inferences", self.inferences, 1),
+            ("--epochs", self.epochs, 1),
+            ("--finetune", self.finetune, 0),
+            ("--check-images", self.check_images, 1),
+            ("--seed", self.seed, 0),
+        ):
+            if value is not None and value < least:
+                raise UsageError(f"{value} is below {least}", place=name)
+        for width in (*self.weight_bits, *self.activation_bits):
+            if not 2 <= width <= 8:
+                raise UsageError(f"{width} bits is outside 2..8", place="--bits", remedy="8|4")
+        given = {
+            "--search": self.search,
+            "--budget": self.budget,
+            "--bits": self.weight_bits or self.activation_bits,
+            "--operators": self.operators,
+            "--epochs": self.epochs,
+            "--finetune": self.finetune,
+        }
+        clash = [name for name, value in given.items() if value] if self.passes else []
+        if clash:
+            raise UsageError(
+                f"--passes excludes {', '.join(clash)}",
+                remedy="give these as options of the passes, e.g. assign{budget=0.6}",
+            )
+
+    def pipeline(self, *, can_train: bool) -> str:
+        """Return the pipeline as text.
+
+        Args:
+            can_train: whether the user's file gives data to train on.
+
+        Raises:
+            UsageError: a search that trains was asked for without data.
+        """
+        if self.passes:
+            return self.passes
+        search = self.search or ("single" if can_train else "sensitivity")
+        if search == "single" and not can_train:
+            raise UsageError(
+                "--search single trains, but the model file has no data()",
+                remedy="--search sensitivity, or give the file a data() function",
+            )
+        steps = ["canonicalize", "calibrate", self._attach_choices(search)]
+        if search == "single":
+            epochs = f"{{epochs={self.epochs}}}" if self.epochs else ""
+            steps.append(f"search{epochs}")
+        else:
+            steps.append("sensitivity")
+        steps.append(self._assign(search))
+        if search == "single" and self.finetune is None:
+            steps.append("finetune")
+        elif self.finetune:
+            steps.append(f"finetune{{epochs={self.finetune}}}")
+        return ",".join([*steps, "quantize", "map-digital", "map-cim", "schedule"])
+
+    def _attach_choices(self, search: str) -> str:
+        if search == "none":
+            return "attach-choices{operators=mac weight_bits=8 activation_bits=8}"
+        default = _SEARCH_BITS if search == "single" else _TRAINING_FREE_BITS
+        options = []
+        operators = self.operators or (("mac",) if search == "sensitivity" else ())
+        if operators:
+            options.append(f"operators={'|'.join(operators)}")
+        for name, bits in (
+            ("weight_bits", self.weight_bits or default),
+            ("activation_bits", self.activation_bits or default),
+        ):
+            options.append(f"{name}={'|'.join(map(str, bits))}")
+        return f"attach-choices{{{' '.join(options)}}}"
+
+    def _assign(self, search: str) -> str:
+        if search == "none":
+            return "assign{budget=baseline}"
+        return f"assign{{budget={self.budget}}}" if self.budget else "assign"
+
+
+def _one_of(name: str, value: str | None, known: tuple[str, ...]) -> None:
+    if value is not None and value not in known:
+        raise UsageError(f"`{value}` is not known", place=name, remedy=nearest(value, known))
