@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import json
 import os
 import sys
@@ -19,7 +20,13 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise instead of exiting, so that `--json` may print it."""
-        raise UsageError(message, remedy=f"{self.prog} --help")
+        remedy = f"{self.prog} --help"
+        unknown = message.removeprefix("unrecognized arguments: ").split()[0]
+        if unknown.startswith("--"):
+            known = [o for a in self._actions for o in a.option_strings if o.startswith("--")]
+            close = difflib.get_close_matches(unknown.partition("=")[0], known, n=1, cutoff=0.5)
+            remedy = f"{close[0]}, or {remedy}" if close else remedy
+        raise UsageError(message, remedy=remedy)
 
 
 def add_output_options(parser: argparse.ArgumentParser) -> None:

@@ -101,3 +101,7 @@ def _optimise(words: Sequence[str]) -> None:
     if arguments.time_passes:
         for record in records:
             print(f"{record.seconds:8.2f} s  {record.text}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

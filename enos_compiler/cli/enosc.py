@@ -64,7 +64,9 @@ def _parser() -> argparse.ArgumentParser:
         "--inferences", type=int, metavar="N", help="inferences per programming of weights"
     )
     choosing.add_argument("--seed", type=int, default=0, metavar="N")
-    passes = parser.add_argument_group("passes")
+    passes = parser.add_argument_group(
+        "passes", f"registered: {', '.join(plugins.names('passes'))}"
+    )
     passes.add_argument(
         "--passes", metavar="LIST", help="the whole pipeline, e.g. 'canonicalize,...'"
     )
@@ -182,3 +184,7 @@ def _describe_passes(name: str | None) -> None:
         return
     for known in plugins.names("passes"):
         print(f"{known:16} {help_text(known).splitlines()[0].partition(': ')[2]}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
