@@ -15,6 +15,14 @@ from enos_compiler.errors import EnosError, UsageError, nearest
 
 Group = Literal["passes", "targets", "cores", "operators", "vector_ops"]
 
+_ONE_OF: dict[Group, str] = {
+    "passes": "pass",
+    "targets": "target",
+    "cores": "core kind",
+    "operators": "operator",
+    "vector_ops": "vector operation",
+}
+
 
 @cache
 def _points(group: Group) -> dict[str, EntryPoint]:
@@ -43,9 +51,7 @@ def entry(group: Group, name: str) -> EntryPoint:
     """
     points = _points(group)
     if name not in points:
-        raise UsageError(
-            f"unknown {group[:-1].replace('_', ' ')} `{name}`", remedy=nearest(name, points)
-        )
+        raise UsageError(f"unknown {_ONE_OF[group]} `{name}`", remedy=nearest(name, points))
     return points[name]
 
 
