@@ -65,7 +65,9 @@ class Operator(Protocol):
             formats: what the layer reads.
         """
 
-    def accumulate(self, codes: tuple[IntArray, ...], layer: Layer, quantized: QuantizedLayer) -> IntArray:
+    def accumulate(
+        self, codes: tuple[IntArray, ...], layer: Layer, quantized: QuantizedLayer
+    ) -> IntArray:
         """Return `total` (see QuantizedLayer) for input codes (zero point still in), int64."""
 
     def elementary_operations(self, bits: Bits, taps: int) -> Mapping[str, float]:
@@ -76,4 +78,4 @@ class Operator(Protocol):
         """
 
     def onnx_body(self, layer: Layer, quantized: QuantizedLayer) -> OnnxFunction:
-        """Return the ONNX local function (domain `enos`) that computes `total` in float or integer."""
+        """Return the ONNX local function (domain `enos`) that computes `total`."""
