@@ -205,7 +205,7 @@ class _Widths:
     def of_input(self, value: str) -> set[int]:
         """Return the widths of an input or constant: 8 bits where a reader takes any."""
         readers = self.network.consumers(value)
-        rules = {width_rule(self.network, r) for r in readers if isinstance(r, Vector)}
+        rules = {width_rule(r) for r in readers if isinstance(r, Vector)}
         products = {
             c.bits.weight
             for r in readers
@@ -274,7 +274,7 @@ def _vector_widths(
     network: Network, vector: Vector, widths: _Widths
 ) -> list[tuple[dict[str, Ask], int]]:
     coded = coded_inputs(network, vector)
-    rule = width_rule(network, vector)
+    rule = width_rule(vector)
     found: list[tuple[dict[str, Ask], int]] = []
     if rule == "keeps" and coded:
         common = set.intersection(*(widths.stored[v] for v in coded))

@@ -24,8 +24,6 @@ WidthRule = Literal["keeps", "same", "free"]
 DEFAULT_BITS = 8
 """Width of an input or constant that only `free` readers see."""
 
-_SAME = frozenset({"add", "sub", "mul", "concat", "interleave", "avg_pool", "mean"})
-
 
 def is_coded(value: Value) -> bool:
     """Return whether the value is stored as codes; token indices and masks are not."""
@@ -37,14 +35,14 @@ def coded_inputs(network: Network, node: Layer | Vector) -> tuple[str, ...]:
     return tuple(v for v in dict.fromkeys(node.inputs) if is_coded(network.values[v]))
 
 
-def width_rule(network: Network, vector: Vector) -> WidthRule:
+def width_rule(vector: Vector) -> WidthRule:
     """Return how a vector operation reads its inputs."""
     from enos_compiler.semantics.registry import vector_op
 
-    if vector_op(vector.op).keeps_format:
+    op = vector_op(vector.op)
+    if op.keeps_format:
         return "keeps"
-    activations = [v for v in coded_inputs(network, vector) if network.values[v].kind != "constant"]
-    return "same" if vector.op in _SAME or len(activations) > 1 else "free"
+    return "same" if op.asks_output_width else "free"
 
 
 def layer_asks(layer: Layer, value: str, input_bits: int, weight_bits: int) -> int:
@@ -56,13 +54,13 @@ def layer_asks(layer: Layer, value: str, input_bits: int, weight_bits: int) -> i
     return max(asked)
 
 
-def asked_bits(network: Network, node: Layer | Vector, value: str) -> int | None:
+def asked_bits(node: Layer | Vector, value: str) -> int | None:
     """Return the width that an assigned node asks of `value`; None where it reads any."""
     if isinstance(node, Layer):
         if node.choice is None:
             raise ValueError(f"layer {node.name} is not assigned")
         return layer_asks(node, value, node.choice.bits.input, node.choice.bits.weight)
-    return None if width_rule(network, node) == "free" else node.bits
+    return None if width_rule(node) == "free" else node.bits
 
 
 def stored_bits(network: Network, value: str) -> int:
@@ -74,11 +72,11 @@ def stored_bits(network: Network, value: str) -> int:
         return producer.choice.bits.output
     if producer is not None:
         return producer.bits
-    asked = [asked_bits(network, reader, value) for reader in network.consumers(value)]
+    asked = [asked_bits(reader, value) for reader in network.consumers(value)]
     return max((DEFAULT_BITS if bits is None else bits for bits in asked), default=DEFAULT_BITS)
 
 
 def read_bits(network: Network, node: Layer | Vector, value: str) -> int:
     """Return the width at which an assigned node reads `value`, after any narrowing."""
-    asked = asked_bits(network, node, value)
+    asked = asked_bits(node, value)
     return stored_bits(network, value) if asked is None else asked

@@ -36,7 +36,12 @@ class TinyCore:
     leakage: float = 0.0
 
     def choices(
-        self, layer: Layer, operators: Iterable[str], widths: Iterable[Bits], *, signed_input: bool
+        self,
+        layer: Layer,  # noqa: ARG002  # the contract's parameter
+        operators: Iterable[str],
+        widths: Iterable[Bits],
+        *,
+        signed_input: bool,  # noqa: ARG002  # the contract's parameter
     ) -> Iterable[Choice | Refusal]:
         for operator in operators:
             if operator not in self.operators:
@@ -45,7 +50,7 @@ class TinyCore:
             for bits in widths:
                 yield Choice(self.name, operator, bits)
 
-    def cost(self, layer: Layer, choice: Choice, homes: Homes) -> CoreCost:
+    def cost(self, layer: Layer, choice: Choice, homes: Homes) -> CoreCost:  # noqa: ARG002
         rng = random.Random(f"{layer.name}/{choice}")
         work = layer.shape.macs * choice.bits.weight
         events = {
@@ -60,7 +65,7 @@ class TinyCore:
         detail = {"layer": layer.name, "choice": str(choice)}
         return CoreCost(Cost(events, cycles=work // 4 + 1), programming, detail)
 
-    def capacity(self, choice: Choice, layer: Layer) -> Mapping[str, int]:
+    def capacity(self, choice: Choice, layer: Layer) -> Mapping[str, int]:  # noqa: ARG002
         return {} if self.crossbars is None else {"crossbars": choice.bits.weight // 4 + 1}
 
     def capacities(self) -> Mapping[str, int]:
