@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 
 from enos_compiler.ir.formats import IntArray, ValueFormat
 
+INDEX_FORMAT = ValueFormat(exponent=0, zero_point=0, bits=8)
+"""How an operand of plain integers (token ids), which carries no format, is described to an op."""
+
 if TYPE_CHECKING:
     from onnx import NodeProto
 
@@ -24,6 +27,7 @@ class OnnxFunction:
 
     Its formal inputs are the layer's input codes (uint8), then `tensors` in order. Its output is
     the layer's `total` (see QuantizedLayer): float32 where |total| < 2**24, else double.
+    Codes and total have the layer's own rank: 1-D convolutions 3, linear layers any.
     """
 
     name: str
@@ -35,15 +39,23 @@ class OnnxFunction:
 
 
 class VectorOp(Protocol):
-    """One operation that is not a layer; built-in ones and a stranger's alike."""
+    """One operation that is not a layer; built-in ones and a stranger's alike.
+
+    A stranger's class inherits from it for the defaults and registers itself under the
+    entry point group `enos_compiler.vector_ops`.
+    """
 
     name: ClassVar[str]
     function: ClassVar[Callable[..., Any]]
     """The canonical function that fx nodes call; its torch body is the float meaning."""
-    keeps_format: ClassVar[bool]
+    keeps_format: ClassVar[bool] = False
     """Moves or selects codes: the output has the input's scale, zero point and width."""
-    is_float: ClassVar[bool]
+    asks_output_width: ClassVar[bool] = False
+    """Reads its inputs at most at the width that it produces; others read any stored width."""
+    is_float: ClassVar[bool] = False
     """Has no integer form: a float island under `--allow-float`."""
+    parameters: ClassVar[tuple[str, ...]] = ()
+    """Attributes that name a parameter tensor; the methods get it as float64 array or None."""
 
     def integers(
         self,

@@ -20,6 +20,8 @@ EXACT_FLOAT64 = 2**53
 """Integers below it are exact in float64."""
 EXACT_FLOAT32 = 2**24
 """Integers below it are exact in float32."""
+CODE_COUNT = 256
+"""Codes that a uint8 container can hold; the length of every table."""
 MIN_EXPONENT, MAX_EXPONENT = -48, 48
 """Scales outside 2**-48 .. 2**48 would leave float32's range once two of them are multiplied."""
 
@@ -89,20 +91,30 @@ def dequantize(codes: IntArray, fmt: ValueFormat) -> NDArray[np.float64]:
     return np.ldexp((codes - fmt.zero_point).astype(np.float64), fmt.exponent)
 
 
-def requantize(total: IntArray, unit_exponent: IntArray | int, fmt: ValueFormat) -> IntArray:
-    """Return the codes of `total * 2**unit_exponent`: round half to even, then saturate.
+def requantize(
+    total: IntArray,
+    unit_exponent: IntArray | int,
+    fmt: ValueFormat,
+    *,
+    divisor: IntArray | int = 1,
+) -> IntArray:
+    """Return the codes of `total * 2**unit_exponent / divisor`: half to even, then saturate.
+
+    A quotient is rounded once by IEEE division. That decides every tie rightly: a tie is a float64
+    and so exact, and no other quotient by less than 2**40 comes near enough to one.
 
     Args:
         total: integers of magnitude at most 2**53.
         unit_exponent: scale of `total`, one or broadcastable against it.
         fmt: format of the codes.
+        divisor: the count of an average, one or broadcastable against `total`.
 
     Raises:
         EnosError: a magnitude above 2**53, which float64 could not shift exactly.
     """
     exact_in_float64(total)
     shift = np.asarray(unit_exponent, dtype=np.int64) - fmt.exponent
-    steps = np.rint(np.ldexp(total.astype(np.float64), shift.astype(np.int32)))
+    steps = np.rint(np.ldexp(total.astype(np.float64), shift.astype(np.int32)) / divisor)
     return _saturate(steps, fmt)
 
 
