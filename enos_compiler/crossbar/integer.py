@@ -89,6 +89,12 @@ def layout(spec: CrossbarSpec, bits: int, form: Form) -> Layout:
             place="cell.bits",
             remedy="1..4",
         )
+    if bits < (2 if form == "signed" else 1):
+        raise SpecError(
+            f"{form} weights of {bits} bits have no magnitude",
+            place="weight bits",
+            remedy="2 bits or more, or the operator bw for one-bit weights",
+        )
     width = spec.cell.bits
     if form == "unsigned":
         return Layout(1, digit_widths(bits, width), 1, 0)

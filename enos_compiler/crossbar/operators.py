@@ -24,15 +24,23 @@ CROSSBAR_OPERATORS: tuple[CrossbarOperator, ...] = ("mac", "bw", "xnor", "mf")
 
 
 @dataclass(frozen=True, slots=True)
-class Drive:
-    """One read: which stored matrix, which row values, and where the result goes."""
+class ReadKind:
+    """One read that an operator makes of one stored matrix, without its data."""
 
     matrix: int
-    inputs: IntArray
+    """Index into the operator's stored matrices."""
     input_bits: int
     inputs_signed: bool
     accumulator: str
     sign: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Drive:
+    """One read with its row values (rows, B)."""
+
+    kind: ReadKind
+    inputs: IntArray
 
 
 def weight_signs(weights: IntArray) -> IntArray:
@@ -63,26 +71,37 @@ def stored_matrices(
     return (binary,)
 
 
+def read_kinds(
+    operator: CrossbarOperator, input_bits: int, *, inputs_signed: bool = False
+) -> tuple[ReadKind, ...]:
+    """Reads that the operator makes per input vector.
+
+    mf reads the signs of signed inputs with signed drivers; xnor splits signed inputs in two reads
+    of one bit, so it needs no signed driver.
+    """
+    if operator in ("mac", "bw"):
+        return (ReadKind(0, input_bits, inputs_signed, "sum"),)
+    if operator == "mf":
+        return (
+            ReadKind(0, 1 + inputs_signed, inputs_signed, "A"),
+            ReadKind(1, input_bits - inputs_signed, False, "B"),
+        )
+    reads = (ReadKind(0, 1, False, "sum"), ReadKind(0, 1, False, "sum", -1))
+    return reads if inputs_signed else reads[:1]
+
+
 def drives(
     operator: CrossbarOperator, x: IntArray, input_bits: int, *, inputs_signed: bool = False
 ) -> tuple[Drive, ...]:
-    """Reads that the operator makes for input codes (rows, B).
-
-    mf reads its halves of signed inputs with signed drivers; xnor splits them in two reads of one
-    bit, so it needs no signed driver.
-    """
-    if operator in ("mac", "bw"):
-        return (Drive(0, x, input_bits, inputs_signed, "sum"),)
+    """Reads of the operator with their row values for input codes (rows, B)."""
     sign = np.sign(x)
+    values: tuple[IntArray, ...] = (x,)
     if operator == "mf":
-        return (
-            Drive(0, sign, 1 + inputs_signed, inputs_signed, "A"),
-            Drive(1, np.abs(x), input_bits - inputs_signed, False, "B"),
-        )
-    reads = [Drive(0, np.maximum(sign, 0), 1, False, "sum")]
-    if inputs_signed:
-        reads.append(Drive(0, np.maximum(-sign, 0), 1, False, "sum", -1))
-    return tuple(reads)
+        values = (sign, np.abs(x))
+    elif operator == "xnor":
+        values = (np.maximum(sign, 0), np.maximum(-sign, 0))
+    kinds = read_kinds(operator, input_bits, inputs_signed=inputs_signed)
+    return tuple(Drive(k, v) for k, v in zip(kinds, values, strict=False))
 
 
 def operate(
@@ -94,15 +113,16 @@ def operate(
     """Accumulators (outputs, B) by name: `sum`, or `A` and `B` of mf."""
     out: dict[str, IntArray] = {}
     for drive in reads:
-        steps = steps_log2 if isinstance(steps_log2, int) else steps_log2[drive.accumulator]
-        y = drive.sign * read(
-            matrices[drive.matrix],
+        kind = drive.kind
+        steps = steps_log2 if isinstance(steps_log2, int) else steps_log2[kind.accumulator]
+        y = kind.sign * read(
+            matrices[kind.matrix],
             drive.inputs,
-            drive.input_bits,
-            inputs_signed=drive.inputs_signed,
+            kind.input_bits,
+            inputs_signed=kind.inputs_signed,
             steps_log2=steps,
         )
-        out[drive.accumulator] = out.get(drive.accumulator, np.zeros_like(y)) + y
+        out[kind.accumulator] = out.get(kind.accumulator, np.zeros_like(y)) + y
     return out
 
 
