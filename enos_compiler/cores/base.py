@@ -20,6 +20,14 @@ class Homes:
 
     inputs: tuple[Home, ...]
     output: Home
+    output_bits: int | None = None
+    """Stored width of the output where it is not the choice's own: a network output that comes
+    straight from a layer leaves as 32-bit sums."""
+
+    @property
+    def memories(self) -> tuple[tuple[str, ...], str, int | None]:
+        """What costs depend on: the memories, not the addresses."""
+        return (tuple(h.memory for h in self.inputs), self.output.memory, self.output_bits)
 
 
 @dataclass(frozen=True, slots=True)

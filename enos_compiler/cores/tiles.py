@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tiles of output positions and the input elements that they touch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+
+from enos_compiler.ir.shape import LayerShape
+
+
+@dataclass(frozen=True, slots=True)
+class PositionTile:
+    """Output positions worked on together: batch, rows, columns."""
+
+    n: int
+    p: int
+    q: int
+
+    @property
+    def positions(self) -> int:
+        """Positions of a full tile."""
+        return self.n * self.p * self.q
+
+    def count(self, shape: LayerShape) -> int:
+        """Tiles that cover the output, the cut ones included."""
+        return -(-shape.n // self.n) * -(-shape.p // self.p) * -(-shape.q // self.q)
+
+
+def position_tiles(shape: LayerShape, limit: int) -> Iterator[PositionTile]:
+    """Yield tiles of at most `limit` positions: columns are cut before rows, rows before batch.
+
+    Of the extents that give equally many tiles only the smallest is tried.
+    """
+    for n, p, q in product(_extents(shape.n), _extents(shape.p), _extents(shape.q)):
+        if n * p * q <= limit and (q == shape.q or p == 1) and (p == shape.p or n == 1):
+            yield PositionTile(n, p, q)
+
+
+def _extents(bound: int) -> list[int]:
+    return sorted({-(-bound // -(-bound // extent)) for extent in range(1, bound + 1)})
+
+
+def input_box(shape: LayerShape, tile: PositionTile) -> int:
+    """Return the input elements of one channel that a full tile spans, padding included."""
+    rows = (tile.p - 1) * shape.stride[0] + (shape.r - 1) * shape.dilation[0] + 1
+    columns = (tile.q - 1) * shape.stride[1] + (shape.s - 1) * shape.dilation[1] + 1
+    return tile.n * rows * columns
+
+
+def stored_extent(shape: LayerShape) -> tuple[int, int]:
+    """Return the stored input rows and columns that the nest can touch, padding left out.
+
+    A strided nest need not reach the end of its padding, and how far it does is not in the shape:
+    the extent is then the largest that gives the same output.
+    """
+    rows, columns = shape.input_extent
+    top, left, bottom, right = shape.padding
+    unreached = (shape.stride[0] - 1, shape.stride[1] - 1)
+    return (
+        max(1, rows - top - max(0, bottom - unreached[0])),
+        max(1, columns - left - max(0, right - unreached[1])),
+    )
+
+
+def inputs_by_tiles(shape: LayerShape, tile: PositionTile) -> int:
+    """Return the stored elements of one channel read when every tile reads its own box once.
+
+    Boxes of neighbouring tiles overlap by the kernel's reach; padding is not stored and not read.
+    """
+    height, width = stored_extent(shape)
+    rows = _touched(shape.p, tile.p, shape.r, shape.stride[0], shape.dilation[0],
+                    shape.padding[0], height)
+    columns = _touched(shape.q, tile.q, shape.s, shape.stride[1], shape.dilation[1],
+                       shape.padding[1], width)
+    return shape.n * rows * columns
+
+
+def _touched(
+    outputs: int, tile: int, kernel: int, stride: int, dilation: int, before: int, stored: int
+) -> int:
+    total = 0
+    for start in range(0, outputs, tile):
+        last = min(start + tile, outputs) - 1
+        first_row = max(0, start * stride - before)
+        last_row = min(stored - 1, last * stride + (kernel - 1) * dilation - before)
+        total += max(0, last_row - first_row + 1)
+    return total

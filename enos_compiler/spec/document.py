@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""YAML text to plain data, with the line of every key, so that errors can point at it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path as FilePath
+from typing import Any
+
+import yaml
+
+from enos_compiler.errors import SpecError
+
+Path = tuple[str | int, ...]
+"""Keys and list positions from the root of a document."""
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A parsed YAML file: its data and where each part of it stands."""
+
+    file: str
+    data: Any
+    lines: dict[Path, int] = field(default_factory=dict)
+
+    def line(self, path: Path) -> int:
+        """Return the line of `path`, or of the nearest enclosing part that the file has."""
+        while path and path not in self.lines:
+            path = path[:-1]
+        return self.lines.get(path, 1)
+
+    def place(self, path: Path) -> str:
+        """Return `file:line: dotted.path`; list entries with a name go by it."""
+        dotted = self.dotted(path)
+        return f"{self.file}:{self.line(path)}" + (f": {dotted}" if dotted else "")
+
+    def dotted(self, path: Path) -> str:
+        """Return `cores[xbar].adc.bits` for ("cores", 1, "adc", "bits")."""
+        text, here = "", self.data
+        for key in path:
+            here = _child(here, key)
+            if isinstance(key, int):
+                name = here.get("name") if isinstance(here, dict) else None
+                text += f"[{name if isinstance(name, str) else key}]"
+            else:
+                text += f".{key}" if text else str(key)
+        return text
+
+
+def _child(data: Any, key: str | int) -> Any:
+    if isinstance(data, dict):
+        return data.get(key)
+    if isinstance(data, list) and isinstance(key, int) and key < len(data):
+        return data[key]
+    return None
+
+
+def read_document(file: FilePath) -> Document:
+    """Read a YAML file.
+
+    Raises:
+        SpecError: it cannot be read, is no YAML, is empty, or has a key twice in one block.
+    """
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError(
+            f"cannot be read: {getattr(error, 'strerror', None) or error}",
+            place=str(file),
+            remedy="give the path of a readable YAML file",
+        ) from error
+    return parse_document(text, str(file))
+
+
+def parse_document(text: str, file: str) -> Document:
+    """Parse YAML text; `file` is the name that messages use.
+
+    Raises:
+        SpecError: it is no YAML, is empty, or has a key twice in one block.
+    """
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{file}:{mark.line + 1}" if mark else file
+        problem = getattr(error, "problem", None) or str(error)
+        raise SpecError(
+            f"is not valid YAML: {problem}",
+            place=where,
+            remedy="check indentation, colons and brackets at this line",
+        ) from error
+    if root is None:
+        raise SpecError("is empty", place=file, remedy="write `schema: enos-target/1` first")
+    lines: dict[Path, int] = {}
+    constructor = yaml.SafeLoader("")
+    return Document(file, _build(root, (), lines, file, constructor), lines)
+
+
+def _build(
+    node: yaml.Node, path: Path, lines: dict[Path, int], file: str, make: yaml.SafeLoader
+) -> Any:
+    lines.setdefault(path, node.start_mark.line + 1)
+    if isinstance(node, yaml.MappingNode):
+        block: dict[Any, Any] = {}
+        for key_node, value_node in node.value:
+            key = make.construct_object(key_node)  # type: ignore[no-untyped-call]
+            line = key_node.start_mark.line + 1
+            if not isinstance(key, (str, int)):
+                raise SpecError(f"key {key!r} is no name", place=f"{file}:{line}")
+            if key in block:
+                raise SpecError(
+                    f"key `{key}` stands twice, first in line {lines[(*path, key)]}",
+                    place=f"{file}:{line}",
+                    remedy="keep one of the two",
+                )
+            lines[(*path, key)] = line
+            block[key] = _build(value_node, (*path, key), lines, file, make)
+        return block
+    if isinstance(node, yaml.SequenceNode):
+        return [_build(n, (*path, i), lines, file, make) for i, n in enumerate(node.value)]
+    return make.construct_object(node)  # type: ignore[no-untyped-call]
