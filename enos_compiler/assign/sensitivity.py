@@ -136,13 +136,14 @@ class _Probe:
         noise *= (PERTURBATION * _power(clean) / noise.square().mean()).sqrt()
         changed: dict[str, Any] = {layer.output: clean + noise}
         for node in self.network.graph.graph.nodes:
-            if node.op == "call_function" and node.name not in changed:
-                if any(source.name in changed for source in node.all_input_nodes):
-                    changed[node.name] = self._run(node, {**self.found, **changed})
-        ratios = [
-            _ratio(changed.get(name, self.found[name]), self.found[name])
-            for name in self.network.outputs
-        ]
+            behind = any(source.name in changed for source in node.all_input_nodes)
+            if node.op == "call_function" and behind and node.name not in changed:
+                changed[node.name] = self._run(node, {**self.found, **changed})
+        ratios = []
+        for name in self.network.outputs:
+            result = self.found[name]
+            error = changed.get(name, result) - result
+            ratios.append(float(error.square().mean() / _power(_varying(result))))
         return sum(ratios) / len(ratios) / PERTURBATION
 
     def operand_noise(self, layer: Layer, choice: Choice) -> float:
@@ -190,8 +191,9 @@ class _Probe:
         if layer.norm is None:
             return weight.new_ones(())
         node = self._nodes[layer.norm]
-        var, scale = (None if a is None else self.found[a.name] for a in node.args[2:4])
-        gain = torch.rsqrt(var + node.kwargs["eps"])
+        var, scale = (None if a is None else self.found[str(a)] for a in node.args[2:4])
+        eps: Any = node.kwargs["eps"]
+        gain: Tensor = torch.rsqrt(var + eps)
         gain = gain if scale is None else gain * scale
         gain = torch.where(gain == 0, torch.ones_like(gain), gain)
         return gain.view(-1, *(1,) * (weight.dim() - 1))
@@ -243,16 +245,17 @@ def _fitted(total: Tensor, wanted: Tensor, layer: Layer) -> Tensor:
     return slope * centred + goal
 
 
+def _varying(result: Tensor) -> Tensor:
+    """Return what tells one row of a result from another; of a single row, its entries apart."""
+    return result - (result.mean(0) if len(result) > 1 else result.mean())
+
+
 def _power(signal: Tensor) -> Tensor:
     return signal.square().mean().clamp_min(1e-30)
 
 
 def _ratio(noisy: Tensor, clean: Tensor) -> float:
-    return float(_power_of(noisy - clean) / _power(clean))
-
-
-def _power_of(noise: Tensor) -> Tensor:
-    return noise.square().mean()
+    return float((noisy - clean).square().mean() / _power(clean))
 
 
 def _operator(name: str) -> Operator:

@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Architecture parameters: a probability for every choice of every layer.
+
+A layer's logits run over its *classes*, (core, operator, bits); core options such as the crossbar
+size do not change the numbers, so within a class the cheapest choice stands for all. Layers that
+share weights share a second set of logits over (core, operator, weight bits).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from enos_compiler.ir.choice import Bits, Choice
+from enos_compiler.ir.network import Layer, Network, Vector
+from enos_compiler.search.forms import BranchMixture, Call, Mixture
+from enos_compiler.semantics.formats import grid_source
+from enos_compiler.semantics.widths import DEFAULT_BITS, layer_asks, width_rule
+
+ChoiceClass = tuple[str, str, Bits]
+"""Core, operator and widths."""
+Shares = dict[int, Tensor]
+"""Probability by width."""
+
+
+def class_of(choice: Choice) -> ChoiceClass:
+    """Return the class of a choice."""
+    return (choice.core, choice.operator, choice.bits)
+
+
+@dataclass(frozen=True, slots=True)
+class LayerSpace:
+    """What one layer may become."""
+
+    layer: Layer
+    classes: tuple[ChoiceClass, ...]
+    mixture: Mixture
+    branch_of: Tensor
+    """(classes,) index of each class's branch."""
+    tie: str | None
+    """Name of the shared logits."""
+    tied_rows: Tensor | None
+    """(classes,) row of each class in them."""
+
+    def branch_probabilities(self, probabilities: Tensor) -> Tensor:
+        """Sum class probabilities by branch, (branches,)."""
+        zeros = probabilities.new_zeros(len(self.mixture.branches))
+        return zeros.index_add(0, self.branch_of, probabilities)
+
+
+class Architecture(nn.Module):
+    """The relaxed assignment; it says at which widths values are stored while it is searched.
+
+    Args:
+        network: with choices attached.
+    """
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network
+        self.rules = {v.name: width_rule(v) for v in network.vectors.values()}
+        self.spaces: dict[str, LayerSpace] = {}
+        self.free = nn.ParameterList()
+        self.shared = nn.ParameterDict()
+        tied = _tied_classes(network)
+        for key, rows in tied.items():
+            self.shared[key] = nn.Parameter(torch.zeros(len(rows)))
+        keys = list(tied)
+        for layer in network.layers.values():
+            tie = next((k for k in keys if k == _tie_name(layer)), None)
+            self.spaces[layer.name] = _space(layer, tie, tied[tie] if tie else ())
+            self.free.append(nn.Parameter(torch.zeros(len(self.spaces[layer.name].classes))))
+        self.probabilities: dict[str, Tensor] = {}
+        self._stored: dict[str, Shares] = {}
+        self.draw()
+
+    def draw(self) -> None:
+        """Turn logits into probabilities; call it once before each forward pass."""
+        self._stored.clear()
+        for logits, (name, space) in zip(self.free, self.spaces.items(), strict=True):
+            total: Tensor = logits
+            if space.tie is not None:
+                total = logits + self.shared[space.tie][space.tied_rows]
+            self.probabilities[name] = torch.softmax(total, 0)
+
+    def stored(self, value: str) -> Mapping[int, float | Tensor]:
+        """Return the probability of each width of `value`.
+
+        A layer's output has the widths of its classes. A vector operation, an input or a constant
+        has the mean of what its readers ask, and 8 bits where none asks.
+        """
+        if value not in self._stored:
+            self._stored[value] = self._find(value)
+        return self._stored[value]
+
+    def forms(self) -> dict[str, MixtureForm]:
+        """Return the form of every layer under these probabilities."""
+        return {name: MixtureForm(self, space) for name, space in self.spaces.items()}
+
+    def scores(self, layer: Layer) -> tuple[float, ...]:
+        """Return -log probability of each choice's arithmetic, summed over cores and options."""
+        space = self.spaces[layer.name]
+        by_arithmetic: dict[tuple[str, Bits], float] = {}
+        shares = self.probabilities[layer.name].detach().double().tolist()
+        for (_, operator, bits), share in zip(space.classes, shares, strict=True):
+            by_arithmetic[operator, bits] = by_arithmetic.get((operator, bits), 0.0) + share
+        tiny = torch.finfo(torch.float32).tiny
+        return tuple(
+            -float(torch.tensor(max(by_arithmetic[c.operator, c.bits], tiny)).log())
+            for c in layer.choices
+        )
+
+    def _find(self, value: str) -> Shares:
+        producer = self.network.producer(value)
+        if isinstance(producer, Layer):
+            space = self.spaces[producer.name]
+            widths = [bits.output for _, _, bits in space.classes]
+            return _gather(widths, self.probabilities[producer.name])
+        if producer is not None and self.rules[producer.name] == "keeps":
+            return dict(self._stored_of(grid_source(self.network, value)))
+        return self._demand(value) or {DEFAULT_BITS: torch.tensor(1.0)}
+
+    def _demand(self, value: str) -> Shares:
+        """Return the mean of what the readers of a value ask; empty without readers."""
+        asked = [a for a in (self._asked(n, value) for n in self.network.consumers(value)) if a]
+        widths = sorted({bits for ask in asked for bits in ask}, reverse=True)
+        zero = torch.tensor(0.0)
+        return {b: sum((a.get(b, zero) for a in asked), start=zero) / len(asked) for b in widths}
+
+    def _asked(self, reader: Layer | Vector, value: str) -> Shares:
+        if isinstance(reader, Layer):
+            space = self.spaces[reader.name]
+            widths = [layer_asks(reader, value, b.input, b.weight) for _, _, b in space.classes]
+            return _gather(widths, self.probabilities[reader.name])
+        if self.rules[reader.name] == "free":
+            return {DEFAULT_BITS: torch.tensor(1.0)}
+        if self.rules[reader.name] == "same":
+            return self._stored_of(reader.output)
+        return self._demand(reader.output)
+
+    def _stored_of(self, value: str) -> Shares:
+        self.stored(value)
+        return self._stored[value]
+
+
+class SearchedWidths:
+    """Widths of values under an architecture, for the module that trains it."""
+
+    def __init__(self, architecture: Architecture) -> None:
+        self.architecture = architecture
+
+    def stored(self, value: str) -> Mapping[int, float | Tensor]:
+        """Return the probability of each width of `value`."""
+        return self.architecture.stored(value)
+
+    def read(self, node: Vector, value: str) -> int | None:  # noqa: ARG002
+        """Return that vector operations read values as they are stored."""
+        return None
+
+
+class MixtureForm:
+    """A layer as the mixture of its candidates under an architecture."""
+
+    def __init__(self, architecture: Architecture, space: LayerSpace) -> None:
+        self.architecture = architecture
+        self.space = space
+
+    def __call__(self, call: Call) -> Tensor:
+        """Return the probability-weighted sum of the branches."""
+        drawn = self.architecture.probabilities[self.space.layer.name]
+        return self.space.mixture.mix(call, self.space.branch_probabilities(drawn))
+
+
+def _gather(widths: Sequence[int], probabilities: Tensor) -> Shares:
+    distinct = sorted(set(widths), reverse=True)
+    rows = torch.tensor([distinct.index(bits) for bits in widths])
+    sums = probabilities.new_zeros(len(distinct)).index_add(0, rows, probabilities)
+    return dict(zip(distinct, sums.unbind(), strict=True))
+
+
+def _space(layer: Layer, tie: str | None, rows: Sequence[tuple[str, str, int]]) -> LayerSpace:
+    classes = tuple(dict.fromkeys(class_of(c) for c in layer.choices))
+    branches = sorted({_branch(c) for c in classes}, key=_precision)
+    return LayerSpace(
+        layer=layer,
+        classes=classes,
+        mixture=BranchMixture(tuple(branches), rescale=layer.norm is not None),
+        branch_of=torch.tensor([branches.index(_branch(c)) for c in classes]),
+        tie=tie,
+        tied_rows=torch.tensor([rows.index(_tied_part(c)) for c in classes]) if tie else None,
+    )
+
+
+def _branch(of: ChoiceClass) -> tuple[str, int, int]:
+    _, operator, bits = of
+    return (operator, bits.input, bits.weight)
+
+
+def _precision(branch: tuple[str, int, int]) -> tuple[bool, int, int, str]:
+    """Order branches: mac first, wide before narrow."""
+    operator, input_bits, weight_bits = branch
+    return (operator != "mac", -input_bits, -weight_bits, operator)
+
+
+def _tied_part(of: ChoiceClass) -> tuple[str, str, int]:
+    core, operator, bits = of
+    return (core, operator, bits.weight)
+
+
+def _tie_name(layer: Layer) -> str:
+    return layer.weight_key.replace(".", "/")
+
+
+def _tied_classes(network: Network) -> dict[str, tuple[tuple[str, str, int], ...]]:
+    """Return what layers with common weights must agree on, by the name of their logits."""
+    users: dict[str, list[Layer]] = {}
+    for layer in network.layers.values():
+        if layer.weight_key:
+            users.setdefault(_tie_name(layer), []).append(layer)
+    return {
+        key: tuple(
+            dict.fromkeys(_tied_part(class_of(c)) for layer in layers for c in layer.choices)
+        )
+        for key, layers in users.items()
+        if len(layers) > 1
+    }

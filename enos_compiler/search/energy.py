@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Expected energy of a relaxed assignment, differentiable in the probabilities.
+
+With independent layers it is exact for layers and edges, E = sum_l p_l . u_l + sum_e p_i^T M_e p_j:
+the prices u and M are those of the assignment problem, so the search sees what the solver sees. A
+reader that asks more bits than are stored, which no assignment allows, is priced at the stored
+width. Vector operations are priced at the mean width that their readers ask.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from enos_compiler.assign.problem import Edge, Option, Problem, build_problem
+from enos_compiler.cores.accounting import energy_pj, pays_for_weights
+from enos_compiler.ir.network import Layer, Network
+from enos_compiler.search.architecture import Architecture, ChoiceClass, class_of
+from enos_compiler.semantics.widths import layer_asks
+
+if TYPE_CHECKING:
+    from enos_compiler.cores.target import Target
+
+Ends = dict[tuple[str, int], Tensor]
+"""Probability of (core, width) at one end of an edge."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExpectedEnergy:
+    """Prices in pJ of everything that a relaxed assignment may choose."""
+
+    network: Network
+    problem: Problem
+    class_pj: dict[str, Tensor]
+    """By layer, (classes,): the cheapest choice of each class, with its share of programming."""
+
+    def __call__(self, architecture: Architecture) -> Tensor:
+        """Return the expected energy of one inference in pJ."""
+        total = torch.tensor(0.0)
+        for name, prices in self.class_pj.items():
+            total = total + architecture.probabilities[name] @ prices
+        for node in self.network.vectors.values():
+            total = total + _vector(self.problem.options[node.name], architecture, node.output)
+        for edge in self.problem.edges:
+            if any(edge.price_pj.values()):
+                total = total + self._edge(edge, architecture)
+        return total
+
+    def _edge(self, edge: Edge, architecture: Architecture) -> Tensor:
+        sources = self._source_ends(edge, architecture)
+        reader = self.network.node(edge.consumer)
+        if not isinstance(reader, Layer) and architecture.rules[reader.name] != "same":
+            cores = {core for _, (core, _) in edge.price_pj}
+            pairs = [
+                (share, edge.price_pj.get(((core, b), (other, b)), 0.0))
+                for (core, b), share in sources.items()
+                for other in cores
+            ]
+            return sum((share * price for share, price in pairs), start=torch.tensor(0.0))
+        total = torch.tensor(0.0)
+        for (core, stored), share in sources.items():
+            for (other, asked), reads in self._reader_ends(edge, architecture).items():
+                ends = ((core, stored), (other, min(asked, stored)))
+                price = edge.price_pj.get(ends, 0.0)
+                if price:
+                    total = total + share * reads * price
+        return total
+
+    def _source_ends(self, edge: Edge, architecture: Architecture) -> Ends:
+        if edge.producer in self.network.layers:
+            space = architecture.spaces[edge.producer]
+            drawn = architecture.probabilities[edge.producer]
+            return _ends([(core, bits.output) for core, _, bits in space.classes], drawn)
+        core = next(core for (core, _), _ in edge.price_pj)
+        return {(core, b): torch.as_tensor(s) for b, s in architecture.stored(edge.value).items()}
+
+    def _reader_ends(self, edge: Edge, architecture: Architecture) -> Ends:
+        reader = self.network.node(edge.consumer)
+        if isinstance(reader, Layer):
+            space = architecture.spaces[reader.name]
+            ends = [
+                (core, layer_asks(reader, edge.value, bits.input, bits.weight))
+                for core, _, bits in space.classes
+            ]
+            return _ends(ends, architecture.probabilities[reader.name])
+        shares = architecture.stored(reader.output)
+        return {(reader.core, b): torch.as_tensor(share) for b, share in shares.items()}
+
+
+def expected_energy(network: Network, target: Target) -> ExpectedEnergy:
+    """Return the prices of a network with choices attached."""
+    unscored = {
+        name: replace(layer, scores=(0.0,) * len(layer.choices))
+        for name, layer in network.layers.items()
+    }
+    problem = build_problem(network.with_layers(unscored), target)
+    prices = {}
+    for name, layer in network.layers.items():
+        cheapest = _cheapest(network, layer, target)
+        prices[name] = torch.tensor(list(cheapest.values()), dtype=torch.float32)
+    return ExpectedEnergy(network, problem, prices)
+
+
+def _cheapest(network: Network, layer: Layer, target: Target) -> dict[ChoiceClass, float]:
+    """Return the least energy of each class in the order of the architecture's classes."""
+    found: dict[ChoiceClass, float] = {}
+    pays = pays_for_weights(network, layer)
+    for choice, cost, setup in zip(layer.choices, layer.costs, layer.programming, strict=True):
+        energy = energy_pj(cost, target) + target.leakage_mw() * cost.latency_ns
+        if pays:
+            energy += energy_pj(setup, target) / target.inferences_per_programming
+        key = class_of(choice)
+        found[key] = min(energy, found.get(key, energy))
+    return found
+
+
+def _vector(options: tuple[Option, ...], architecture: Architecture, output: str) -> Tensor:
+    """Return the expected energy of a vector operation over its options of each output width."""
+    shares = architecture.stored(output)
+    total = torch.tensor(0.0)
+    for bits in sorted({option.output for option in options}):
+        prices = [option.energy_pj for option in options if option.output == bits]
+        total = total + shares.get(bits, 0.0) * sum(prices) / len(prices)
+    return total
+
+
+def _ends(ends: list[tuple[str, int]], probabilities: Tensor) -> Ends:
+    found: Ends = {}
+    for end, share in zip(ends, probabilities.unbind(), strict=True):
+        found[end] = found[end] + share if end in found else share
+    return found

@@ -1,0 +1,261 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A canonical network that trains: live parameters, live normalisation, a form for every layer.
+
+Every fx node is executed by its own canonical function, except that
+
+- a layer's node is computed by its `LayerForm`;
+- a `batch_norm` uses the statistics of the batch while it trains, and keeps running ones;
+- the last node of each value is rounded to the value's format, at the widths that a `Widths`
+  object says, and narrowed for each reader as the integer form does.
+
+Ranges follow the training: while it runs, each value's extremes are averaged over batches. The
+calibrated sign stays: a value that was never negative keeps zero as its least code, so that an
+operator that was offered on it stays right.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn import functional as F  # noqa: N812  (the name that PyTorch's own documents use)
+
+from enos_compiler.ir.formats import ValueFormat
+from enos_compiler.ir.network import Layer, Network, Vector
+from enos_compiler.ir.ops import op_name
+from enos_compiler.search.fake import fake_quantize
+from enos_compiler.search.forms import Call, FloatForm, LayerForm
+from enos_compiler.semantics.formats import format_at, grid_source
+
+MOMENTUM = 0.1
+"""Weight of a new batch in running statistics and ranges; PyTorch's default for batch norms."""
+
+
+class Widths(Protocol):
+    """At which widths values are stored and read; probabilities where it is not decided."""
+
+    def stored(self, value: str) -> Mapping[int, float | Tensor]:
+        """Return the probability of each width that `value` may have; empty for float."""
+
+    def read(self, node: Vector, value: str) -> int | None:
+        """Return the width at which a vector operation reads; None for as it is stored."""
+
+
+class FloatWidths:
+    """Nothing is rounded."""
+
+    def stored(self, value: str) -> Mapping[int, float | Tensor]:  # noqa: ARG002
+        """Return no width."""
+        return {}
+
+    def read(self, node: Vector, value: str) -> int | None:  # noqa: ARG002
+        """Return that values are read as they are."""
+        return None
+
+
+class NetworkModule(nn.Module):
+    """The network as a module of PyTorch.
+
+    Args:
+        network: canonical and calibrated; it is left as it is.
+        forms: what computes each layer; float where a layer is missing.
+        widths: at which widths values are stored.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        forms: Mapping[str, LayerForm] | None = None,
+        widths: Widths | None = None,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.forms = dict(forms or {})
+        self.widths: Widths = widths or FloatWidths()
+        self.freeze_norms = False
+        """Keep running statistics and use them while training, as the compiled network will."""
+        self.names = {n: n.replace(".", "/") for n, _ in _tensors(network.graph)}
+        for name, tensor in _tensors(network.graph):
+            fresh = tensor.detach().clone()
+            if isinstance(tensor, nn.Parameter) and fresh.is_floating_point():
+                self.register_parameter(self.names[name], nn.Parameter(fresh, tensor.requires_grad))
+            else:
+                self.register_buffer(self.names[name], fresh)
+        self._values = _rounded_values(network)
+        self._rows = {name: row for row, name in enumerate(self._values)}
+        ranges = [network.values[name].range or (0.0, 0.0) for name in self._values]
+        self.ranges: Tensor
+        self.register_buffer("ranges", torch.tensor(ranges, dtype=torch.float64).view(-1, 2))
+        self._unsigned = torch.tensor([low >= 0 for low, _ in ranges], dtype=torch.bool)
+        self._copies: dict[tuple[str, int], Tensor] = {}
+        self._ranges_now: list[list[float]] = []
+        self._fx_nodes = {node.name: node for node in network.graph.graph.nodes}
+
+    def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """Run the network on a batch; returns what the model returns, as a tensor or a tuple."""
+        self._copies.clear()
+        self._ranges_now = self.ranges.tolist()
+        found: dict[str, Any] = {}
+        given = iter(inputs)
+        for node in self.network.graph.graph.nodes:
+            if node.op == "placeholder":
+                found[node.name] = self._settle(node.name, next(given))
+            elif node.op == "get_attr":
+                found[node.name] = self._settle(node.name, self._tensor(str(node.target)))
+            elif node.op == "output":
+                return fx.node.map_arg(node.args[0], lambda n: found[n.name])  # type: ignore[no-any-return]
+            else:
+                found[node.name] = self._settle(node.name, self._execute(node, found))
+        raise ValueError("the graph has no output")
+
+    def format_of(self, value: str, bits: int) -> ValueFormat:
+        """Return the format that `value` has at `bits`, by the ranges as they are now."""
+        low, high = self._ranges_now[self._rows[value]]
+        return format_at(self.network, value, bits, (low, high))
+
+    def write_back(self) -> Network:
+        """Return a copy of the network with the parameters, statistics and ranges of now."""
+        graph = copy.deepcopy(self.network.graph)
+        with torch.no_grad():
+            for name, tensor in _tensors(graph):
+                tensor.copy_(self._tensor(name))
+        ranges = self.ranges.tolist()
+        values = {
+            name: replace(self.network.values[name], range=(low, high))
+            for name, (low, high) in zip(self._values, ranges, strict=True)
+        }
+        changed = replace(self.network, graph=graph).with_values(values)
+        return _spread_ranges(changed, set(self._values))
+
+    def _tensor(self, name: str) -> Tensor:
+        return getattr(self, self.names[name])  # type: ignore[no-any-return]
+
+    def _execute(self, node: fx.Node, found: Mapping[str, Any]) -> Tensor:
+        args: Any = fx.node.map_arg(node.args, lambda n: found[n.name])
+        compute: Any = node.target
+        if node.name in self.network.layers:
+            return self._layer(self.network.layers[node.name], node, args)
+        if op_name(compute) == "batch_norm":
+            return self._batch_norm(node, args)
+        vector = self.network.vectors.get(node.name)
+        if vector is not None:
+            args = self._narrowed(vector, node, args)
+        return compute(*args, **node.kwargs)  # type: ignore[no-any-return]
+
+    def _layer(self, layer: Layer, node: fx.Node, args: tuple[Any, ...]) -> Tensor:
+        compute: Any = node.target
+        if layer.weight is None:
+            operands, weight, bias = args, None, None
+        else:
+            operands, weight = args[:1], args[1]
+            bias = args[2] if len(args) > 2 else None
+        stored = dict(zip(layer.inputs, operands, strict=True))
+        call = Call(
+            layer=layer,
+            product=lambda *tensors: compute(*tensors, **node.kwargs),
+            inputs=operands,
+            weight=weight,
+            bias=bias,
+            gain=self._gain(layer),
+            read=lambda value, bits: self._copy(value, bits, stored[value]),
+        )
+        return self.forms.get(layer.name, FloatForm())(call)
+
+    def _gain(self, layer: Layer) -> Tensor | None:
+        if layer.norm is None:
+            return None
+        node = self._fx_nodes[layer.norm]
+        _, _, var, weight, _ = node.args
+        sigma = torch.sqrt(self._tensor(str(var.target)) + float(node.kwargs["eps"]))
+        scale = self._tensor(str(weight.target)) if weight is not None else torch.ones_like(sigma)
+        return (scale / sigma).detach()
+
+    def _batch_norm(self, node: fx.Node, args: tuple[Any, ...]) -> Tensor:
+        x, mean, var, weight, bias = args
+        live = self.training and not self.freeze_norms
+        eps = float(node.kwargs["eps"])  # type: ignore[arg-type]
+        return F.batch_norm(x, mean, var, weight, bias, live, MOMENTUM, eps)
+
+    def _narrowed(self, vector: Vector, node: fx.Node, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Return the arguments with every rounded value as the vector operation reads it."""
+        narrowed = []
+        for argument, tensor in zip(node.args, args, strict=True):
+            name = argument.name if isinstance(argument, fx.Node) else ""
+            bits = self.widths.read(vector, name) if name in vector.inputs else None
+            narrowed.append(tensor if bits is None else self._copy(name, bits, tensor))
+        return tuple(narrowed)
+
+    def _settle(self, name: str, tensor: Tensor) -> Tensor:
+        """Round the tensor of node `name` if a value ends there."""
+        if name not in self._rows:
+            return tensor
+        row = self._rows[name]
+        if self.training and self.network.values[name].kind == "internal":
+            self._follow(row, tensor)
+        stored = self.widths.stored(name)
+        if len(stored) == 1:
+            return fake_quantize(tensor, self.format_of(name, next(iter(stored))))
+        mixed: Tensor | None = None
+        for bits, probability in stored.items():
+            part = fake_quantize(tensor, self.format_of(name, bits)) * probability
+            mixed = part if mixed is None else mixed + part
+        return tensor if mixed is None else mixed
+
+    def _follow(self, row: int, tensor: Tensor) -> None:
+        low, high = (end.double() for end in tensor.detach().aminmax())
+        if self._unsigned[row]:
+            low = low.clamp_min(0.0)
+        self.ranges[row].lerp_(torch.stack((low, high)), MOMENTUM)
+        self._ranges_now[row] = self.ranges[row].tolist()
+
+    def _copy(self, value: str, bits: int, stored: Tensor) -> Tensor:
+        """Return what a reader of `bits` gets of a stored value; copies are made once a batch."""
+        source = grid_source(self.network, value)
+        widths = self.widths.stored(source) if source in self._rows else {}
+        if not widths or bits >= max(widths):
+            return stored
+        if (value, bits) not in self._copies:
+            widest = self.format_of(source, max(widths))
+            self._copies[value, bits] = fake_quantize(stored, widest.narrowed(bits))
+        return self._copies[value, bits]
+
+
+def straight_outputs(network: Network) -> set[str]:
+    """Return network outputs that a layer produces: they are dequantised sums and never rounded."""
+    return {
+        value
+        for value in network.outputs
+        if network.values[value].producer in network.layers and not network.consumers(value)
+    }
+
+
+def _rounded_values(network: Network) -> tuple[str, ...]:
+    """Return the values with a format of their own."""
+    sums = straight_outputs(network)
+    return tuple(
+        name
+        for name, value in network.values.items()
+        if value.dtype == "float32" and name not in sums and grid_source(network, name) == name
+    )
+
+
+def _spread_ranges(network: Network, known: set[str]) -> Network:
+    """Give values that only moved codes the range of their source."""
+    values = {
+        name: replace(value, range=network.values[grid_source(network, name)].range)
+        for name, value in network.values.items()
+        if name not in known and grid_source(network, name) in known
+    }
+    return network.with_values(values)
+
+
+def _tensors(graph: nn.Module) -> list[tuple[str, Tensor]]:
+    """Return parameters, then buffers, by qualified name; a shared tensor under each name."""
+    return [
+        *graph.named_parameters(remove_duplicate=False),
+        *graph.named_buffers(remove_duplicate=False),
+    ]

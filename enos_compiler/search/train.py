@@ -1,0 +1,257 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The training loop of every phase: float, search, fine-tuning.
+
+The same seed gives the same numbers: batches are drawn from a generator of their own, everything
+else from PyTorch's, which is put back as it was afterwards. Learning rates rise over the first
+twentieth of the steps and then fall along a half cosine.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from enos_compiler.errors import FrontendError
+from enos_compiler.search.checkpoint import (
+    Checkpoint,
+    load,
+    optimiser_tensors,
+    restore_optimiser,
+    save,
+)
+from enos_compiler.search.evaluate import evaluate, module_predictor
+
+if TYPE_CHECKING:
+    from enos_compiler.frontend.data import Data
+
+WARM_UP = 0.05
+"""Share of the steps over which learning rates rise."""
+MAX_NORM = 5.0
+"""Gradients of weights are clipped to this norm."""
+
+
+@dataclass(frozen=True, slots=True)
+class EpochRecord:
+    """What one epoch came to."""
+
+    epoch: int
+    loss: float
+    validation_accuracy: float | None
+    figures: dict[str, float] = field(default_factory=dict)
+    """What the objective adds, e.g. the expected energy."""
+
+
+class Objective:
+    """What a phase adds to the loss; the default adds nothing.
+
+    `parameters` are its own, trained at their own rate; `state` must be JSON-able.
+    """
+
+    state: dict[str, Any]
+
+    def __init__(self) -> None:
+        self.state = {}
+
+    def before_batch(self, progress: float) -> None:
+        """Prepare a step; `progress` runs from 0 to 1 over the training."""
+
+    def penalty(self) -> Tensor | None:
+        """Return what is added to the loss of a batch."""
+        return None
+
+    def after_batch(self) -> None:
+        """Follow a step."""
+
+    def figures(self) -> dict[str, float]:
+        """Return what an epoch's record should show."""
+        return {}
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How one phase trains."""
+
+    name: str
+    epochs: int
+    learning_rate: float
+    seed: int
+    folder: Path | None = None
+    """Where its checkpoint lives; None for none."""
+    fingerprint: str = ""
+    keep_best: bool = False
+    """End with the parameters of the epoch of best validation accuracy."""
+    batch: int | None = None
+    """Extent that every batch must have; None for any."""
+
+
+@dataclass(slots=True)
+class Trainer:
+    """Trains a module on a user's data for some epochs.
+
+    Args:
+        module: what is trained.
+        data: its train split, batch size and loss are used; validation where there is one.
+        settings: how.
+        objective: what is added to the loss.
+        extra: parameter groups beside the module's, in the optimiser's form.
+        on_epoch: called after each epoch.
+    """
+
+    module: nn.Module
+    data: Data
+    settings: Settings
+    objective: Objective = field(default_factory=Objective)
+    extra: tuple[dict[str, Any], ...] = ()
+    on_epoch: Callable[[EpochRecord], None] = lambda _: None
+    extra_module: nn.Module | None = None
+    """Holds the parameters of `extra`; saved with the module."""
+    history: list[EpochRecord] = field(default_factory=list)
+
+    def run(self) -> list[EpochRecord]:
+        """Train to the end, from the checkpoint where there is one; return all epochs' records."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.settings.seed)
+            self._run()
+        return self.history
+
+    def _run(self) -> None:
+        settings = self.settings
+        generator = torch.Generator().manual_seed(settings.seed)
+        weights = [p for p in self.module.parameters() if p.requires_grad]
+        rate = settings.learning_rate
+        optimiser = torch.optim.Adam([{"params": weights, "lr": rate}, *self.extra])
+        rates = [float(group["lr"]) for group in optimiser.param_groups]
+        best: dict[str, Tensor] = {}
+        self._resume(optimiser, generator, best)
+        for epoch in range(len(self.history), settings.epochs):
+            record = self._epoch(epoch, optimiser, rates, generator)
+            if settings.keep_best and self._is_best(record):
+                best.update((n, t.clone()) for n, t in self.module.state_dict().items())
+            self.history.append(record)
+            self._save(optimiser, generator, best)
+            self.on_epoch(record)
+        if best:
+            self.module.load_state_dict(best)
+        self.module.eval()
+
+    def _epoch(
+        self,
+        epoch: int,
+        optimiser: torch.optim.Optimizer,
+        rates: list[float],
+        generator: torch.Generator,
+    ) -> EpochRecord:
+        self.module.train()
+        losses: list[float] = []
+        batches = list(self._batches(generator))
+        steps = len(batches)
+        for step, chosen in enumerate(batches):
+            progress = (epoch + step / steps) / self.settings.epochs
+            for group, rate in zip(optimiser.param_groups, rates, strict=True):
+                group["lr"] = rate * _factor(progress)
+            self.objective.before_batch(progress)
+            losses.append(self._step(chosen, optimiser))
+            self.objective.after_batch()
+        self.objective.before_batch((epoch + 1) / self.settings.epochs)
+        predictor = module_predictor(self.module)
+        found = evaluate(predictor, self.data, "validation", batch=self.settings.batch)
+        accuracy = None if found is None else found.fraction
+        mean = sum(losses) / len(losses)
+        return EpochRecord(epoch + 1, mean, accuracy, self.objective.figures())
+
+    def _step(self, chosen: list[int], optimiser: torch.optim.Optimizer) -> float:
+        ((inputs, targets),) = self.data.batches("train", indices=chosen, batch_size=len(chosen))
+        outputs = self.module(inputs)
+        outputs = outputs if isinstance(outputs, Tensor) else outputs[0]
+        criterion = self.data.loss or nn.functional.cross_entropy
+        loss = criterion(outputs, targets)
+        penalty = self.objective.penalty()
+        optimiser.zero_grad(set_to_none=True)
+        (loss if penalty is None else loss + penalty).backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self.module.parameters(), MAX_NORM)
+        optimiser.step()
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise FrontendError(
+                f"the training loss became {value}",
+                place=f"phase {self.settings.name}, epoch {len(self.history) + 1}",
+                remedy="check the training data and the loss; scale the inputs to about -1..1",
+            )
+        return value
+
+    def _batches(self, generator: torch.Generator) -> Iterator[list[int]]:
+        """Yield shuffled indices; a last batch that is smaller is left out if there are others."""
+        dataset = self.data.dataset("train")
+        if dataset is None:
+            raise FrontendError("there is no train split", remedy="give data() a train split")
+        order = torch.randperm(len(dataset), generator=generator).tolist()
+        size = self.settings.batch or min(self.data.batch_size, len(order))
+        for start in range(0, len(order) - size + 1, size):
+            yield order[start : start + size]
+
+    def _is_best(self, record: EpochRecord) -> bool:
+        def merit(one: EpochRecord) -> float:
+            return -one.loss if one.validation_accuracy is None else one.validation_accuracy
+
+        return all(merit(record) >= merit(earlier) for earlier in self.history)
+
+    def _path(self) -> Path | None:
+        folder = self.settings.folder
+        return None if folder is None else folder / f"{self.settings.name}.safetensors"
+
+    def _save(
+        self,
+        optimiser: torch.optim.Optimizer,
+        generator: torch.Generator,
+        best: dict[str, Tensor],
+    ) -> None:
+        path = self._path()
+        if path is None:
+            return
+        tensors = {f"module/{n}": t for n, t in self.module.state_dict().items()}
+        tensors |= {f"best/{n}": t for n, t in best.items()}
+        if self.extra_module is not None:
+            tensors |= {f"extra/{n}": t for n, t in self.extra_module.state_dict().items()}
+        tensors |= optimiser_tensors(optimiser)
+        tensors["random/torch"] = torch.get_rng_state()
+        tensors["random/batches"] = generator.get_state()
+        state = {"history": [asdict(r) for r in self.history], "objective": self.objective.state}
+        save(path, Checkpoint(self.settings.fingerprint, tensors, state))
+
+    def _resume(
+        self,
+        optimiser: torch.optim.Optimizer,
+        generator: torch.Generator,
+        best: dict[str, Tensor],
+    ) -> None:
+        path = self._path()
+        found = None if path is None else load(path, self.settings.fingerprint)
+        if found is None:
+            return
+
+        def part(prefix: str) -> dict[str, Tensor]:
+            names = [n for n in found.tensors if n.startswith(prefix)]
+            return {n.removeprefix(prefix): found.tensors[n] for n in names}
+
+        self.module.load_state_dict(part("module/"))
+        best.update(part("best/"))
+        if self.extra_module is not None:
+            self.extra_module.load_state_dict(part("extra/"))
+        restore_optimiser(optimiser, found.tensors)
+        torch.set_rng_state(found.tensors["random/torch"])
+        generator.set_state(found.tensors["random/batches"])
+        self.history.extend(EpochRecord(**record) for record in found.state["history"])
+        self.objective.state.update(found.state["objective"])
+
+
+def _factor(progress: float) -> float:
+    """Return the share of the full learning rate at a progress of 0..1."""
+    if progress < WARM_UP:
+        return 0.1 + 0.9 * progress / WARM_UP
+    return 0.5 * (1 + math.cos(math.pi * (progress - WARM_UP) / (1 - WARM_UP)))
