@@ -18,18 +18,21 @@ OpCode = Literal[
 
 @dataclass(frozen=True, slots=True)
 class Buffer:
-    """One value's place: an address range in a memory, alive between two times."""
+    """One value's place, or that of a narrower copy (`value@reader`): a range of addresses."""
 
     name: str
     memory: str
     address: int
-    """First byte; addresses are in bytes."""
+    """First byte."""
     size_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
 class Instruction:
-    """One piece of work of one resource; belongs to exactly one of layer, edge, vector, host."""
+    """One piece of work of one resource.
+
+    Its events belong to exactly one of `layer`, `edge`, `vector`, `host` and `programs`.
+    """
 
     id: str
     resource: str
@@ -42,6 +45,8 @@ class Instruction:
     edge: str | None = None
     """`producer->consumer` of a transfer or narrowing."""
     vector: str | None = None
+    host: str | None = None
+    """The vector operation that the host executes."""
     programs: str | None = None
     """The layer whose weights a `program-weights` instruction writes."""
     reads: tuple[str, ...] = ()

@@ -37,7 +37,7 @@ def save_network(network: Network, folder: Path) -> None:
         if f.name not in _TORCH_FIELDS
     }
     tensors, aliases = _graph_tensors(network.graph)
-    tensors |= {f"example/{i}": t.contiguous() for i, t in enumerate(network.example_inputs)}
+    tensors |= {f"example/{i}": t.clone() for i, t in enumerate(network.example_inputs)}
     tensors |= {f"array/{key}": _from_numpy(array) for key, array in arrays.items()}
     blob = save(tensors)
     document = {
@@ -115,11 +115,13 @@ def _from_numpy(array: Any) -> Tensor:
     import numpy as np
     import torch
 
-    return torch.from_numpy(np.ascontiguousarray(array))
+    return torch.from_numpy(np.array(array))
 
 
 def _graph_tensors(graph: fx.GraphModule) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Return tensors by `graph/<name>` and, for names that share one, the name that holds it."""
+    import torch
+
     held: dict[str, Tensor] = {}
     aliases: dict[str, str] = {}
     seen: dict[int, str] = {}
@@ -132,7 +134,7 @@ def _graph_tensors(graph: fx.GraphModule) -> tuple[dict[str, Tensor], dict[str, 
             aliases[name] = seen[id(tensor)]
             continue
         seen[id(tensor)] = name
-        held[f"graph/{name}"] = tensor.detach().contiguous()
+        held[f"graph/{name}"] = tensor.detach().clone(memory_format=torch.contiguous_format)
     return held, aliases
 
 
