@@ -38,7 +38,8 @@ from enos_compiler.ir.network import Layer
 from enos_compiler.ir.shape import LayerShape
 from enos_compiler.spec import BufferSpec, Count, Positive, Strict, rule_error
 
-PASSES_OF = {"mac", "bw", "xnor", "mf", "ef"}
+PASSES_OF = frozenset({"mac", "bw", "xnor", "mf", "ef"})
+"""Operators that are sums of one-bit products."""
 
 
 class SizeSpec(Strict):
@@ -206,7 +207,8 @@ class CrossbarCore:
         if layer.shape.activation_product:
             return "crossbars keep their weights; here both operands are activations"
         if name not in PASSES_OF:
-            return f"{name} is no sum of one-bit products; crossbars take {', '.join(sorted(PASSES_OF))}"
+            taken = ", ".join(sorted(PASSES_OF))
+            return f"{name} is no sum of one-bit products; crossbars take {taken}"
         return operator_refusal(layer, name, signed_input=signed_input)
 
     def _too_large(self, layer: Layer, choice: Choice) -> str | None:
@@ -385,5 +387,3 @@ class CrossbarCore:
             registers = rows * 8 * formulas.register_per_bit_um2.value
             total += size.count.value * (cells + around + registers)
         return total
-
-

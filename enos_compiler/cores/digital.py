@@ -143,7 +143,7 @@ class DigitalCore:
     def cost(self, layer: Layer, choice: Choice, homes: Homes) -> CoreCost:
         """Return integer events, cycles and the nest of least energy of this family."""
         plan = min(
-            self._plans(layer.shape, choice, homes),
+            self._plans(layer.shape, choice),
             key=lambda p: (self._plan_pj(p, layer, choice, homes), p.chunks, -p.input_elements),
         )
         traffic = Traffic(self.chip)
@@ -221,7 +221,7 @@ class DigitalCore:
         )
         return events
 
-    def _plans(self, shape: LayerShape, choice: Choice, homes: Homes) -> Iterator[_Plan]:
+    def _plans(self, shape: LayerShape, choice: Choice) -> Iterator[_Plan]:
         """Yield the tilings that fit; there is always one, of a single position.
 
         Inputs kept over column tiles: position tiles are the outer loop, and weights move once if

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from enos_compiler.cores.homes import is_view
@@ -66,10 +66,15 @@ class Between:
         return Cost(events=dict(events), cycles=cycles, clock_ns=self.chip.clock_ns)
 
     def vector_cost(
-        self, vector: Vector, network: Network, input_bits: int, output_bits: int
+        self,
+        vector: Vector,
+        network: Network,
+        input_bits: int | Sequence[int],
+        output_bits: int,
     ) -> Cost:
         """Return the cost of an operation: inputs from their homes, work, output to its home.
 
+        `input_bits` is one width for all coded inputs, or one for each input in operand order.
         Float islands run on the host, which also pays for every byte that passes it. A view costs
         nothing: it moves no code.
         """
@@ -81,8 +86,9 @@ class Between:
         inputs = [network.values[v] for v in vector.inputs]
         traffic = Traffic(self.chip)
         moved_bits = 0
-        for value in inputs:
-            width = input_bits if value.dtype == "float32" else INDEX_BITS
+        widths = [input_bits] * len(inputs) if isinstance(input_bits, int) else input_bits
+        for value, asked in zip(inputs, widths, strict=True):
+            width = asked if value.dtype == "float32" else INDEX_BITS
             elements = value.elements
             if vector.op in _SELECTING:
                 elements = min(elements, output.elements)

@@ -67,11 +67,10 @@ def lives(network: Network, word_bytes: int) -> dict[str, Life]:
     for node in network.nodes():
         if isinstance(node, Vector) and is_view(network, node):
             continue
-        for value in dict.fromkeys(roots[v] for v in node.inputs):
-            readers.setdefault(value, []).append(step[node.name])
+        for root in dict.fromkeys(roots[v] for v in node.inputs):
+            readers.setdefault(root, []).append(step[node.name])
     found: dict[str, Life] = {}
-    for value in network.values.values():
-        name = value.name
+    for name, value in network.values.items():
         if value.kind != "internal" or roots[name] != name or name in kept_out:
             continue
         first = step[value.producer]

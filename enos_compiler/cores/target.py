@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -133,7 +133,11 @@ class Target:
         )
 
     def vector_cost(
-        self, vector: Vector, network: Network, input_bits: int, output_bits: int
+        self,
+        vector: Vector,
+        network: Network,
+        input_bits: int | Sequence[int],
+        output_bits: int,
     ) -> Cost:
         """Return the cost of an operation that is no layer, at given widths."""
         return self.between.vector_cost(vector, network, input_bits, output_bits)
@@ -141,7 +145,7 @@ class Target:
     # The chip as a whole
 
     def baseline_core(self, layer: Layer) -> str | None:
-        """Return the first core, in file order, that takes mac at 8/8 bits; None where none does."""
+        """Return the first core, in file order, that takes mac at 8/8 bits; None: no core."""
         for name, core in self.cores.items():
             offered = core.choices(layer, ("mac",), (Bits(8, 8, 8),), signed_input=False)
             if any(isinstance(o, Choice) for o in offered):
@@ -166,7 +170,9 @@ class Target:
         area = sum(core.area_um2() for core in self.cores.values())
         area += self.vector_unit.area_um2()
         return area + sum(
-            float(m.spec.area_um2.value) for n, m in self.chip.memories.items() if n != self.chip.dram
+            float(m.spec.area_um2.value)
+            for n, m in self.chip.memories.items()
+            if n != self.chip.dram
         )
 
 

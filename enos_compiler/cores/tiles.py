@@ -70,10 +70,12 @@ def inputs_by_tiles(shape: LayerShape, tile: PositionTile) -> int:
     Boxes of neighbouring tiles overlap by the kernel's reach; padding is not stored and not read.
     """
     height, width = stored_extent(shape)
-    rows = _touched(shape.p, tile.p, shape.r, shape.stride[0], shape.dilation[0],
-                    shape.padding[0], height)
-    columns = _touched(shape.q, tile.q, shape.s, shape.stride[1], shape.dilation[1],
-                       shape.padding[1], width)
+    rows = _touched(
+        shape.p, tile.p, shape.r, shape.stride[0], shape.dilation[0], shape.padding[0], height
+    )
+    columns = _touched(
+        shape.q, tile.q, shape.s, shape.stride[1], shape.dilation[1], shape.padding[1], width
+    )
     return shape.n * rows * columns
 
 

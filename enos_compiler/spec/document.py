@@ -92,18 +92,16 @@ def parse_document(text: str, file: str) -> Document:
     if root is None:
         raise SpecError("is empty", place=file, remedy="write `schema: enos-target/1` first")
     lines: dict[Path, int] = {}
-    constructor = yaml.SafeLoader("")
+    constructor: Any = yaml.SafeLoader("")
     return Document(file, _build(root, (), lines, file, constructor), lines)
 
 
-def _build(
-    node: yaml.Node, path: Path, lines: dict[Path, int], file: str, make: yaml.SafeLoader
-) -> Any:
+def _build(node: yaml.Node, path: Path, lines: dict[Path, int], file: str, make: Any) -> Any:
     lines.setdefault(path, node.start_mark.line + 1)
     if isinstance(node, yaml.MappingNode):
         block: dict[Any, Any] = {}
         for key_node, value_node in node.value:
-            key = make.construct_object(key_node)  # type: ignore[no-untyped-call]
+            key = make.construct_object(key_node)
             line = key_node.start_mark.line + 1
             if not isinstance(key, (str, int)):
                 raise SpecError(f"key {key!r} is no name", place=f"{file}:{line}")
@@ -118,4 +116,4 @@ def _build(
         return block
     if isinstance(node, yaml.SequenceNode):
         return [_build(n, (*path, i), lines, file, make) for i, n in enumerate(node.value)]
-    return make.construct_object(node)  # type: ignore[no-untyped-call]
+    return make.construct_object(node)

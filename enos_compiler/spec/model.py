@@ -160,7 +160,7 @@ def _checked(
         raise SpecError(
             f"= {item.value:g} has no source",
             place=document.place(path),
-            remedy="write {value: ..., source: \"paper, table\"}, or a source: for the block",
+            remedy='write {value: ..., source: "paper, table"}, or a source: for the block',
         )
     return item.model_copy(update={"source": own, "unit": item.unit or expected})
 
@@ -205,4 +205,4 @@ def _expectation(message: str) -> str:
 
 def rule_error(message: str, remedy: str) -> PydanticCustomError:
     """Return the error a model's own rule between fields raises."""
-    return PydanticCustomError("rule", message, {"remedy": remedy})  # type: ignore[arg-type]
+    return PydanticCustomError("rule", message, {"remedy": remedy})

@@ -114,7 +114,7 @@ class _TargetForm(Strict):
     inferences_per_programming: Count
     memories: list[MemorySpec]
     cores: Annotated[list[dict[str, Any]], Field(min_length=1)]
-    links: list[LinkSpec] = []
+    links: list[LinkSpec] = Field(default_factory=list)
     vector_unit: dict[str, Any]
     host: dict[str, Any]
     passes: str | None = None

@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Gives values their homes and layers their choices, each priced once per distinct question."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+from enos_compiler.cores.base import Core, CoreCost
+from enos_compiler.cores.baseline import homes_of
+from enos_compiler.errors import RefusalError
+from enos_compiler.ir.choice import Bits, Choice, Refusal
+from enos_compiler.ir.network import Layer, Network
+from enos_compiler.ir.shape import LayerShape
+
+if TYPE_CHECKING:
+    from enos_compiler.cores.target import Target
+
+FIRST_LAST_WEIGHT_BITS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the user asks to be tried."""
+
+    operators: Sequence[str]
+    weight_bits: Sequence[int]
+    activation_bits: Sequence[int]
+    first_last_free: bool = False
+
+    @property
+    def widths(self) -> tuple[Bits, ...]:
+        """Every combination of input, weight and output widths, widest first."""
+        activations = sorted(set(self.activation_bits), reverse=True)
+        weights = sorted(set(self.weight_bits), reverse=True)
+        return tuple(Bits(*b) for b in product(activations, weights, activations))
+
+
+@dataclass(slots=True)
+class PriceBook:
+    """Costs by what they depend on: shape, choice and the kinds of homes."""
+
+    target: Target
+    known: dict[tuple[LayerShape, Choice, Any], CoreCost] = field(default_factory=dict)
+
+    def cost(self, network: Network, layer: Layer, choice: Choice) -> CoreCost:
+        """Return what a choice costs, asking its core at most once."""
+        homes = homes_of(network, layer)
+        key = (layer.shape, choice, homes.memories)
+        if key not in self.known:
+            self.known[key] = self.target.cores[choice.core].cost(layer, choice, homes)
+        return self.known[key]
+
+
+def attach_choices(
+    network: Network, target: Target, request: Request
+) -> tuple[Network, dict[str, Any]]:
+    """Return the network with homes, choices, costs and refusals, and what there is to report.
+
+    First and last layers are mac with 8-bit weights on the baseline core, unless the request
+    frees them or no core of the target takes mac.
+
+    Raises:
+        RefusalError: a layer that no core takes, with every core's reason.
+    """
+    homes = target.homes(network)
+    network = network.with_values(
+        {name: replace(value, home=homes[name]) for name, value in network.values.items()}
+    )
+    network = network.with_vectors(
+        {
+            name: replace(v, core=target.host.name if v.is_float else target.vector_unit.name)
+            for name, v in network.vectors.items()
+        }
+    )
+    book = PriceBook(target)
+    notes: list[str] = []
+    changed = {
+        name: _with_choices(network, layer, target, request, book, notes)
+        for name, layer in network.layers.items()
+    }
+    network = network.with_layers(changed)
+    return network, _summary(network, target, book, notes)
+
+
+def _with_choices(
+    network: Network,
+    layer: Layer,
+    target: Target,
+    request: Request,
+    book: PriceBook,
+    notes: list[str],
+) -> Layer:
+    operators, widths, cores = tuple(request.operators), request.widths, dict(target.cores)
+    if layer.first_or_last and not request.first_last_free:
+        core = target.baseline_core(layer)
+        if core is None:
+            notes.append(f"{layer.name}: no core takes mac at 8/8 bits, so it is free")
+        else:
+            operators, cores = ("mac",), {core: target.cores[core]}
+            widths = tuple(dict.fromkeys(b._replace(weight=FIRST_LAST_WEIGHT_BITS) for b in widths))
+    found = list(_offers(network, layer, cores, operators, widths))
+    choices = tuple(dict.fromkeys(o for o in found if isinstance(o, Choice)))
+    refusals = tuple(dict.fromkeys(o for o in found if isinstance(o, Refusal)))
+    if not choices:
+        raise _refused(layer, refusals)
+    costs = [book.cost(network, layer, choice) for choice in choices]
+    return replace(
+        layer,
+        choices=choices,
+        costs=tuple(c.inference for c in costs),
+        programming=tuple(c.programming for c in costs),
+        refusals=refusals,
+    )
+
+
+def _offers(
+    network: Network,
+    layer: Layer,
+    cores: dict[str, Core],
+    operators: tuple[str, ...],
+    widths: tuple[Bits, ...],
+) -> Iterator[Choice | Refusal]:
+    """Yield what the cores take; a network output has one width, the widest requested.
+
+    It leaves as sums, dequantised: its own width is never seen.
+    """
+    if layer.output in network.outputs and not network.consumers(layer.output):
+        widest = max(b.output for b in widths)
+        widths = tuple(b for b in widths if b.output == widest)
+    signed = any(is_signed(network, value) for value in layer.inputs)
+    for core in cores.values():
+        yield from core.choices(layer, operators, widths, signed_input=signed)
+
+
+def is_signed(network: Network, value: str) -> bool:
+    """Tell whether a value's calibrated range reaches below zero; unknown ranges count as so."""
+    extremes = network.values[value].range
+    return extremes is None or extremes[0] < 0
+
+
+def _refused(layer: Layer, refusals: tuple[Refusal, ...]) -> RefusalError:
+    reasons = "".join(f"\n  {r.core}, {r.operator}: {r.reason}" for r in refusals)
+    return RefusalError(
+        f"no core takes {layer.op} {layer.shape}{reasons}",
+        place=f"layer {layer.name}" + (f" ({layer.origin})" if layer.origin else ""),
+        remedy="more operators or widths, a target with a digital core, or --first-last free",
+    )
+
+
+def _summary(network: Network, target: Target, book: PriceBook, notes: list[str]) -> dict[str, Any]:
+    counts: dict[str, int] = {}
+    for value in network.values.values():
+        if value.home is not None:
+            counts[value.home.memory] = counts.get(value.home.memory, 0) + 1
+    ends = [
+        v.home.address + v.home.reserved_bytes
+        for v in network.values.values()
+        if v.home is not None and v.home.address is not None
+    ]
+    return {
+        "choices": sum(len(layer.choices) for layer in network.layers.values()),
+        "distinct_prices": len(book.known),
+        "values_by_home": counts,
+        "shared_buffer_bytes": max(ends, default=0),
+        "shared_buffer_capacity_bytes": (
+            target.chip.memories[target.chip.shared].capacity_bits // 8 if target.chip.shared else 0
+        ),
+        "notes": notes,
+    }
