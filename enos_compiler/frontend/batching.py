@@ -12,18 +12,9 @@ from torch import Tensor, fx
 
 from enos_compiler.frontend.record import Recording
 
-SHAPE_CALLS = frozenset(
-    [
-        "view",
-        "reshape",
-        "expand",
-        "expand_as",
-        "broadcast_to",
-        "unflatten",
-        "flatten",
-        "view_as",
-        "reshape_as",
-    ]
+SHAPE_CALLS = (
+    *("view", "reshape", "expand", "expand_as", "broadcast_to", "unflatten", "flatten"),
+    *("view_as", "reshape_as"),
 )
 """Calls whose extents may differ between batches: they are lowered from their result's shape."""
 

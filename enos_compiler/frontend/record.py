@@ -23,53 +23,24 @@ from torch.utils import _pytree as pytree
 from enos_compiler.errors import FrontendError
 from enos_compiler.frontend.place import place_of_caller, place_of_error
 
-READS_CONTENTS = frozenset(
-    [
-        "__bool__",
-        "__int__",
-        "__float__",
-        "__index__",
-        "__complex__",
-        "__contains__",
-        "__array__",
-        "__format__",
-        "item",
-        "tolist",
-        "numpy",
-        "equal",
-        "allclose",
-        "is_nonzero",
-    ]
+READS_CONTENTS = (
+    *("__bool__", "__int__", "__float__", "__index__", "__complex__", "__contains__"),
+    *("__array__", "__format__", "item", "tolist", "numpy", "equal", "allclose", "is_nonzero"),
 )
 """Calls that turn a tensor's contents into Python values."""
 
-RANDOM = frozenset(
-    [
-        "rand",
-        "randn",
-        "randint",
-        "randperm",
-        "rand_like",
-        "randn_like",
-        "randint_like",
-        "bernoulli",
-        "bernoulli_",
-        "normal",
-        "normal_",
-        "uniform_",
-        "random_",
-        "multinomial",
-        "poisson",
-        "exponential_",
-        "rrelu",
-    ]
+RANDOM = (
+    *("rand", "randn", "randint", "randperm", "rand_like", "randn_like", "randint_like"),
+    *("bernoulli", "bernoulli_", "normal", "normal_", "uniform_", "random_", "multinomial"),
+    *("poisson", "exponential_", "rrelu", "gumbel_softmax"),
 )
 """Calls whose result differs from run to run."""
 
-WRITES = frozenset(
-    ["__setitem__", "copy_", "set_", "scatter_", "index_copy_", "index_add_", "index_put_"]
-)
+WRITES = ("__setitem__", "copy_", "set_", "scatter_", "index_copy_", "index_add_", "index_put_")
 """Calls that write into a part of a tensor."""
+
+_SHORT = {"multi_head_attention_forward": "", "scaled_dot_product_attention": "attention"}
+"""Calls whose nodes have shorter names than torch's."""
 
 
 @dataclass(slots=True)
@@ -118,8 +89,9 @@ class _Modules:
 
     def hint(self, call: str) -> str:
         """Return a node name: the module's path, with the call's name unless it says it all."""
+        call = _SHORT.get(call, call.strip("_"))
         if not self.stack:
-            return call.strip("_")
+            return call or "result"
         path, module = self.stack[-1]
         kind = type(module)
         is_leaf = kind.__module__.startswith("torch.nn.") and not list(module.children())
@@ -127,7 +99,7 @@ class _Modules:
             path = f"{kind.__name__.lower()}_{path}"
         if path and is_leaf:
             return path.replace(".", "_")
-        return "_".join(filter(None, (path.replace(".", "_"), call.strip("_"))))
+        return "_".join(filter(None, (path.replace(".", "_"), call))) or "result"
 
 
 class Recorder(TorchFunctionMode):
