@@ -15,7 +15,7 @@ from itertools import product
 from math import isfinite
 from typing import TYPE_CHECKING
 
-from enos_compiler.cores.accounting import INDEX_BITS, NO_CORE, energy_pj, pays_for_weights
+from enos_compiler.cores.accounting import NO_CORE, energy_pj, pays_for_weights
 from enos_compiler.ir.choice import Choice
 from enos_compiler.ir.cost import Cost
 from enos_compiler.ir.network import Layer, Network, Vector
@@ -264,7 +264,7 @@ def _vector_options(
     """
     options = []
     for asks, output in _vector_widths(network, vector, widths):
-        read = tuple(asks[v].bits if v in asks else INDEX_BITS for v in vector.inputs)
+        read = max((ask.bits for ask in asks.values()), default=DEFAULT_BITS)
         cost = target.vector_cost(vector, network, read, output)
         options.append(Option(vector.core, asks, output, energy_pj=_price(cost, target)))
     return options

@@ -9,21 +9,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from enos_compiler.ir.choice import Choice
 from enos_compiler.ir.cost import Cost
 from enos_compiler.ir.network import Layer, Network, Value
-from enos_compiler.semantics.widths import is_coded, read_bits, stored_bits
+from enos_compiler.semantics.widths import (
+    DEFAULT_BITS,
+    coded_inputs,
+    is_coded,
+    read_bits,
+    stored_bits,
+)
 
 if TYPE_CHECKING:
     from enos_compiler.cores.target import Target
 
 NO_CORE = ""
 """Stands for the producer's core of a network input or a constant, which comes from memory."""
-
-INDEX_BITS = 64
-"""Width of values that are no codes: int64 indices."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +80,7 @@ class Items:
     @property
     def busy_ns(self) -> float:
         """Sum of all latencies of one inference: no schedule takes longer."""
-        return sum(cost.latency_ns for cost in self.costs())
+        return float(sum(duration(cost) for cost in self.costs()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +108,11 @@ class Totals:
         )
 
 
+def duration(cost: Cost) -> Fraction:
+    """Return the latency in ns exactly, so that times of a schedule never drift."""
+    return cost.cycles * Fraction(str(cost.clock_ns))
+
+
 def executing_core(network: Network, node: str) -> str:
     """Return the core that executes a layer or vector node; `NO_CORE` for inputs and constants."""
     if node in network.layers:
@@ -125,11 +134,8 @@ def itemise(network: Network, target: Target) -> Items:
         if isinstance(node, Layer):
             layers[node.name] = node.cost_of(_choice(node))
             continue
-        widths = tuple(
-            read_bits(network, node, v) if is_coded(network.values[v]) else INDEX_BITS
-            for v in node.inputs
-        )
-        cost = target.vector_cost(node, network, widths, node.bits)
+        widths = (read_bits(network, node, v) for v in coded_inputs(network, node))
+        cost = target.vector_cost(node, network, max(widths, default=DEFAULT_BITS), node.bits)
         (host if node.core == target.host.name else vectors)[node.name] = cost
     return Items(layers, _edges(network, target), vectors, host, _programming(network))
 

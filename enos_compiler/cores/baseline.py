@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from enos_compiler.cores.accounting import energy_pj
 from enos_compiler.cores.base import Homes
 from enos_compiler.ir.choice import Bits, Choice, Refusal
 from enos_compiler.ir.network import Home, Layer, Network
+from enos_compiler.semantics.widths import SUM_BITS, leaves_as_sums
 
 if TYPE_CHECKING:
     from enos_compiler.cores.base import CoreCost
@@ -27,19 +29,30 @@ class Baseline:
 
 
 def homes_of(network: Network, layer: Layer) -> Homes:
-    """Return where a layer's operands rest.
+    """Return where a layer's operands rest; a sum that leaves the network has 32 bits.
 
     Raises:
         ValueError: a value has no home yet.
     """
     return Homes(
-        tuple(_home(network, value) for value in layer.inputs), _home(network, layer.output)
+        tuple(_home(network, value) for value in layer.inputs),
+        _home(network, layer.output),
+        SUM_BITS if leaves_as_sums(network, layer.output) else None,
     )
 
 
 def cost_of(network: Network, layer: Layer, choice: Choice, target: Target) -> CoreCost:
     """Return what a choice costs, attached or not, with the mapping or placement behind it."""
     return target.cores[choice.core].cost(layer, choice, homes_of(network, layer))
+
+
+def details(network: Network, target: Target, kind: str) -> dict[str, Mapping[str, Any]]:
+    """Return the mapping or placement of each layer that is assigned to a core of one kind."""
+    return {
+        layer.name: cost_of(network, layer, layer.choice, target).detail
+        for layer in network.layers.values()
+        if layer.choice is not None and target.cores[layer.choice.core].kind == kind
+    }
 
 
 def baseline(network: Network, target: Target) -> Baseline:

@@ -24,10 +24,19 @@ WidthRule = Literal["keeps", "same", "free"]
 DEFAULT_BITS = 8
 """Width of an input or constant that only `free` readers see."""
 
+SUM_BITS = 32
+"""Width of a network output that comes straight from a layer: its sum, dequantised."""
+
 
 def is_coded(value: Value) -> bool:
     """Return whether the value is stored as codes; token indices and masks are not."""
     return value.dtype == "float32"
+
+
+def leaves_as_sums(network: Network, value: str) -> bool:
+    """Return whether a value is a network output straight from a layer, never stored as codes."""
+    is_output = value in network.outputs and network.values[value].producer in network.layers
+    return is_output and not network.consumers(value)
 
 
 def coded_inputs(network: Network, node: Layer | Vector) -> tuple[str, ...]:

@@ -88,6 +88,7 @@ class TinyTarget:
     vector_unit: Any = field(default_factory=lambda: SimpleNamespace(name="vec"))
     host: Any = field(default_factory=lambda: SimpleNamespace(name="host"))
     memories: dict[str, Any] = field(default_factory=dict)
+    links: dict[str, Any] = field(default_factory=lambda: {"link": SimpleNamespace(name="link")})
 
     def energy_pj(self, action: str) -> float:
         owner = action.split(".", maxsplit=1)[0]
@@ -111,9 +112,11 @@ class TinyTarget:
         return Cost(events, cycles)
 
     def vector_cost(
-        self, vector: Vector, network: Network, input_bits: tuple[int, ...], output_bits: int
+        self, vector: Vector, network: Network, input_bits: int, output_bits: int
     ) -> Cost:
-        amount = network.values[vector.output].elements * (sum(input_bits) + output_bits)
+        amount = network.values[vector.output].elements * (
+            len(vector.inputs) * input_bits + output_bits
+        )
         return Cost({f"{vector.core}.lane/operate": amount}, cycles=4)
 
     def leakage_mw(self) -> float:

@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where values lie while a program runs: addresses from their homes, and who may touch them when.
+
+Homes were decided over lifetimes in execution order, so values may share addresses. The rule that
+keeps that right on parallel resources is one: two accesses to overlapping addresses, at least one
+of them a write, happen in execution order. Running in execution order is therefore always feasible.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from enos_compiler.cores.accounting import EdgeItem
+from enos_compiler.cores.homes import root_of
+from enos_compiler.errors import PassError
+from enos_compiler.ir.network import Network, Value
+from enos_compiler.ir.program import Buffer
+from enos_compiler.semantics.widths import SUM_BITS, is_coded, leaves_as_sums
+
+_INDEX_BYTES = 8
+
+
+def size_bytes(network: Network, value: Value) -> int:
+    """Return the bytes of a value: a byte an element, four for sums, eight for indices."""
+    if not is_coded(value):
+        return value.elements * _INDEX_BYTES
+    return value.elements * (SUM_BITS // 8 if leaves_as_sums(network, value.name) else 1)
+
+
+def copy_name(edge: EdgeItem) -> str:
+    """Return the name of the narrower copy that an edge writes for its reader."""
+    return f"{edge.value}@{edge.consumer}"
+
+
+def allocate(network: Network, edges: tuple[EdgeItem, ...]) -> dict[str, Buffer]:
+    """Return the buffers of all values and narrower copies, by name.
+
+    A copy lies behind its value, and a view where what it views lies. Values without an address
+    (in DRAM) get one each, in the order of `network.values`: nothing there shares addresses.
+
+    Raises:
+        PassError: a copy does not fit what its value's home reserves.
+    """
+    roots = {name: root_of(network, name) for name in network.values}
+    narrowed = {roots[edge.value] for edge in edges if edge.narrows}
+    buffers: dict[str, Buffer] = {}
+    free: dict[str, int] = defaultdict(int)
+    for value in network.values.values():
+        if roots[value.name] != value.name:
+            continue
+        if value.home is None:
+            raise PassError("has no home", place=f"value {value.name}", remedy="attach-choices")
+        size = size_bytes(network, value)
+        needed = 2 * size if value.name in narrowed else size
+        address = value.home.address
+        if address is None:
+            address = free[value.home.memory]
+            free[value.home.memory] += needed
+        elif needed > value.home.reserved_bytes:
+            raise PassError(
+                f"needs {needed} bytes in {value.home.memory}, its home reserves "
+                f"{value.home.reserved_bytes}",
+                place=f"value {value.name}",
+                remedy="this is a defect of the homes; report it",
+            )
+        buffers[value.name] = Buffer(value.name, value.home.memory, address, size)
+    for name, root in roots.items():
+        buffers[name] = replace(buffers[root], name=name)
+    for edge in edges:
+        if edge.narrows:
+            whole = buffers[edge.value]
+            copy = Buffer(
+                copy_name(edge), whole.memory, whole.address + whole.size_bytes, whole.size_bytes
+            )
+            buffers[copy.name] = copy
+    return buffers
+
+
+@dataclass(frozen=True, slots=True)
+class _Access:
+    first: int
+    end: int
+    task: str
+    writes: bool
+
+
+@dataclass(slots=True)
+class Hazards:
+    """Finds, in execution order, which earlier tasks a task must wait for."""
+
+    buffers: Mapping[str, Buffer]
+    _seen: dict[str, list[_Access]] = field(default_factory=lambda: defaultdict(list))
+
+    def add(self, task: str, reads: tuple[str, ...], writes: tuple[str, ...]) -> tuple[str, ...]:
+        """Record a task's accesses and return the earlier tasks that they depend on."""
+        accesses = [(self.buffers[name], False) for name in reads]
+        accesses += [(self.buffers[name], True) for name in writes]
+        waits: dict[str, None] = {}
+        for buffer, is_write in accesses:
+            end = buffer.address + buffer.size_bytes
+            for earlier in self._seen[buffer.memory]:
+                overlaps = earlier.first < end and buffer.address < earlier.end
+                if overlaps and (is_write or earlier.writes) and earlier.task != task:
+                    waits[earlier.task] = None
+        for buffer, is_write in accesses:
+            new = _Access(buffer.address, buffer.address + buffer.size_bytes, task, is_write)
+            seen = self._seen[buffer.memory]
+            if is_write:
+                seen[:] = [a for a in seen if a.task == task or not _covers(new, a)]
+            seen.append(new)
+        return tuple(waits)
+
+
+def _covers(new: _Access, old: _Access) -> bool:
+    """Whether whoever waits for `old` will wait for `new`, which itself waits for `old`."""
+    return new.first <= old.first and old.end <= new.end

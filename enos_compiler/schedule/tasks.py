@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The task graph of one inference: a task per layer, edge and vector operation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+import networkx as nx
+
+from enos_compiler.cores.accounting import EdgeItem, Items, duration, executing_core
+from enos_compiler.cores.homes import is_view
+from enos_compiler.ir.cost import Cost
+from enos_compiler.ir.network import Layer, Network, Vector
+from enos_compiler.ir.program import Buffer, OpCode
+from enos_compiler.schedule.buffers import Hazards, allocate, copy_name
+
+if TYPE_CHECKING:
+    from enos_compiler.cores.target import Target
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One piece of work before it has a time."""
+
+    id: str
+    resource: str
+    op: OpCode
+    cost: Cost
+    owner: Mapping[str, str]
+    """Whose events these are: one of layer, edge, vector, host, programs, and its name."""
+    reads: tuple[str, ...] = ()
+    writes: tuple[str, ...] = ()
+
+    @property
+    def duration(self) -> Fraction:
+        """Busy time in ns, exactly."""
+        return duration(self.cost)
+
+
+@dataclass(slots=True)
+class TaskGraph:
+    """Tasks in execution order, their dependencies and their buffers."""
+
+    tasks: dict[str, Task] = field(default_factory=dict)
+    graph: nx.DiGraph[str] = field(default_factory=nx.DiGraph)
+    buffers: dict[str, Buffer] = field(default_factory=dict)
+
+    def resources(self) -> tuple[str, ...]:
+        """Return the resources in the order of their first task."""
+        return tuple(dict.fromkeys(task.resource for task in self.tasks.values()))
+
+    def critical_path(self) -> dict[str, Fraction]:
+        """Return for each task the longest time from its start to the end of all work behind it."""
+        length: dict[str, Fraction] = {}
+        for name in reversed(self.tasks):
+            behind = max((length[n] for n in self.graph.successors(name)), default=Fraction(0))
+            length[name] = self.tasks[name].duration + behind
+        return length
+
+    def work(self) -> dict[str, Fraction]:
+        """Return the busy time of each resource."""
+        busy = dict.fromkeys(self.resources(), Fraction(0))
+        for task in self.tasks.values():
+            busy[task.resource] += task.duration
+        return busy
+
+
+def inference_tasks(network: Network, target: Target, items: Items) -> TaskGraph:
+    """Return the task graph of one inference.
+
+    A task waits for the producers of what it reads, for the transfers to its node, and for every
+    earlier access to addresses that overlap what it reads or writes. A view touches no address.
+    """
+    found = TaskGraph(buffers=allocate(network, items.edges))
+    hazards = Hazards(found.buffers)
+    into: dict[str, list[EdgeItem]] = {}
+    for edge in items.edges:
+        into.setdefault(edge.consumer, []).append(edge)
+    made: dict[str, str] = {}
+    for node in network.nodes():
+        edges = into.get(node.name, [])
+        for edge in edges:
+            _add(found, hazards, _edge_task(edge, target), made)
+        copies = {edge.value: copy_name(edge) for edge in edges if edge.narrows}
+        reads = tuple(copies.get(v, v) for v in dict.fromkeys(node.inputs))
+        task = _node_task(network, node, items, reads)
+        moves_nothing = isinstance(node, Vector) and is_view(network, node)
+        _add(found, Hazards(found.buffers) if moves_nothing else hazards, task, made)
+        found.graph.add_edges_from((_edge_id(edge), task.id) for edge in edges)
+    return found
+
+
+def set_up_tasks(network: Network, items: Items) -> TaskGraph:
+    """Return the tasks that write resident weights, once per many inferences."""
+    found = TaskGraph()
+    for name, cost in items.programming.items():
+        task = Task(
+            f"program:{name}",
+            executing_core(network, name),
+            "program-weights",
+            cost,
+            {"programs": name},
+        )
+        found.tasks[task.id] = task
+        found.graph.add_node(task.id)
+    return found
+
+
+def _add(found: TaskGraph, hazards: Hazards, task: Task, made: dict[str, str]) -> None:
+    """Add a task with what it waits for; `made` names the task that wrote each buffer."""
+    found.tasks[task.id] = task
+    found.graph.add_node(task.id)
+    waits = hazards.add(task.id, task.reads, task.writes)
+    produced = (made[name] for name in task.reads if name in made)
+    found.graph.add_edges_from((earlier, task.id) for earlier in (*waits, *produced))
+    made.update(dict.fromkeys(task.writes, task.id))
+
+
+def _edge_id(edge: EdgeItem) -> str:
+    return f"edge:{edge.name}"
+
+
+def _edge_task(edge: EdgeItem, target: Target) -> Task:
+    """A transfer occupies its link; a narrowing on one core occupies the vector unit."""
+    owners = sorted({action.split(".", maxsplit=1)[0] for action in edge.cost.events})
+    link = next((owner for owner in owners if owner in target.links), None)
+    return Task(
+        id=_edge_id(edge),
+        resource=link or target.vector_unit.name,
+        op="transfer" if link else "vector",
+        cost=edge.cost,
+        owner={"edge": edge.name},
+        reads=(edge.value,),
+        writes=(copy_name(edge),) if edge.narrows else (),
+    )
+
+
+def _node_task(
+    network: Network, node: Layer | Vector, items: Items, reads: tuple[str, ...]
+) -> Task:
+    core = executing_core(network, node.name)
+    op: OpCode
+    if isinstance(node, Layer):
+        op, kind, cost = "compute", "layer", items.layers[node.name]
+    elif node.name in items.host:
+        op, kind, cost = "host", "host", items.host[node.name]
+    else:
+        op, kind, cost = "vector", "vector", items.vectors[node.name]
+    return Task(f"{kind}:{node.name}", core, op, cost, {kind: node.name}, reads, (node.output,))

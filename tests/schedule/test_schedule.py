@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Schedules respect dependencies and resources, lose no event, and meet their bounds."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from fractions import Fraction
+from itertools import pairwise, permutations
+from typing import Any, cast
+
+import networkx as nx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_network import TinyCore, TinyTarget, attach, layer, network
+
+from enos_compiler.cores.accounting import itemise
+from enos_compiler.cores.target import Target
+from enos_compiler.errors import PassError
+from enos_compiler.ir.choice import Bits
+from enos_compiler.ir.cost import Cost
+from enos_compiler.ir.network import Home, Network, Vector
+from enos_compiler.schedule.list_schedule import lower_bound, schedule_network, time_tasks
+from enos_compiler.schedule.tasks import Task, TaskGraph
+
+
+def _chip() -> TinyTarget:
+    cores = {
+        "mac": TinyCore("mac"),
+        "xbar": TinyCore("xbar", kind="crossbar", operators=("mac", "mf"), resident=True),
+    }
+    return TinyTarget(cores)
+
+
+def _branches(reserved: int = 8) -> Network:
+    """Return x -> a -> (b, c) -> add -> d with every inner value at its own address."""
+    net = network(
+        [
+            layer("a", ("x",)),
+            layer("b", ("a",)),
+            layer("c", ("a",), macs=64),
+            Vector(name="s", op="add", inputs=("b", "c"), output="s", core="vec"),
+            layer("d", ("s",)),
+        ],
+        ("d",),
+    )
+    homes = {
+        name: replace(net.values[name], home=Home("buffer", 16 * i, reserved))
+        for i, name in enumerate(("a", "b", "c", "s"))
+    }
+    return net.with_values(homes)
+
+
+def _assigned(net: Network, chip: TinyTarget, cores: dict[str, str], bits: Bits) -> Network:
+    net = attach(net, chip, ("mac",), [Bits(8, 8, 8), bits], seed=0)
+    layers = {
+        n.name: replace(
+            n, choice=next(c for c in n.choices if c.core == cores[n.name] and c.bits.output == 8)
+        )
+        for n in net.layers.values()
+    }
+    return net.with_layers(layers)
+
+
+CORES = {"a": "mac", "b": "mac", "c": "xbar", "d": "mac"}
+
+
+def _run(net: Network) -> Any:
+    return schedule_network(net, cast("Target", _chip()))
+
+
+def test_events_of_instructions_are_the_costs() -> None:
+    chip = _chip()
+    net = _assigned(_branches(), chip, CORES, Bits(4, 4, 4))
+    program, _ = _run(net)
+    items = itemise(net, cast("Target", chip))
+    expected: Counter[str] = Counter()
+    for cost in items.costs():
+        expected.update(cost.events)
+    found: Counter[str] = Counter()
+    for instruction in program.instructions:
+        found.update(instruction.events)
+        owners = ("layer", "edge", "vector", "host", "programs")
+        assert sum(getattr(instruction, o) is not None for o in owners) == 1
+    assert found == expected
+    assert [i.programs for i in program.setup] == ["c"]
+    assert program.setup[0].events == items.programming["c"].events
+
+
+def test_branches_overlap_and_waits_hold() -> None:
+    program, _ = _run(_assigned(_branches(), _chip(), CORES, Bits(4, 4, 4)))
+    by_id = {i.id: i for i in program.instructions}
+    b, c = by_id["layer:b"], by_id["layer:c"]
+    assert b.start_ns < c.end_ns
+    assert c.start_ns < b.end_ns
+    assert by_id["edge:a->c"].resource == "link"
+    for instruction in program.instructions:
+        for earlier in instruction.after:
+            assert by_id[earlier].end_ns <= instruction.start_ns
+    assert program.lower_bound_ns <= program.makespan_ns
+    assert program.makespan_ns == max(i.end_ns for i in program.instructions)
+
+
+def test_shared_addresses_serialise() -> None:
+    net = _branches()
+    apart, _ = _run(_assigned(net, _chip(), CORES, Bits(4, 4, 4)))
+    shared = net.with_values({"c": replace(net.values["c"], home=net.values["b"].home)})
+    shared = shared.with_values({"s": replace(net.values["s"], home=Home("buffer", 64, 8))})
+    together, _ = _run(_assigned(shared, _chip(), CORES, Bits(4, 4, 4)))
+    c = next(i for i in together.instructions if i.id == "layer:c")
+    assert "layer:b" in c.after
+    assert "layer:b" not in next(i for i in apart.instructions if i.id == "layer:c").after
+
+
+def test_narrow_copy_needs_its_room() -> None:
+    chip = _chip()
+    net = _assigned(_branches(), chip, CORES, Bits(4, 8, 8))
+    narrow = next(c for c in net.layers["c"].choices if c.bits.input == 4 and c.core == "xbar")
+    net = net.with_layers({"c": replace(net.layers["c"], choice=narrow)})
+    program, _ = _run(net)
+    copy = next(b for b in program.buffers if b.name == "a@c")
+    assert (copy.address, copy.size_bytes) == (4, 4)
+    edge = next(i for i in program.instructions if i.id == "edge:a->c")
+    assert (edge.reads, edge.writes) == (("a",), ("a@c",))
+    compute = next(i for i in program.instructions if i.id == "layer:c")
+    assert compute.reads == ("a@c",)
+    tight = net.with_values({"a": replace(net.values["a"], home=Home("buffer", 0, 4))})
+    with pytest.raises(PassError, match="needs 8 bytes in buffer, its home reserves 4"):
+        _run(tight)
+
+
+@st.composite
+def _graphs(draw: st.DrawFn, most: int = 12) -> TaskGraph:
+    count = draw(st.integers(1, most))
+    found = TaskGraph()
+    for i in range(count):
+        cycles = draw(st.integers(0, 5))
+        resource = draw(st.sampled_from(["p", "q", "r"]))
+        task = Task(f"t{i}", resource, "compute", Cost({}, cycles, 0.1), {"layer": f"t{i}"})
+        found.tasks[task.id] = task
+        found.graph.add_node(task.id)
+        for j in draw(st.sets(st.integers(0, i - 1), max_size=3)) if i else ():
+            found.graph.add_edge(f"t{j}", task.id)
+    return found
+
+
+@settings(deadline=None)
+@given(graph=_graphs())
+def test_schedules_are_valid_and_within_bounds(graph: TaskGraph) -> None:
+    timing = time_tasks(graph)
+    end = {n: timing.start[n] + t.duration for n, t in graph.tasks.items()}
+    assert all(end[a] <= timing.start[b] for a, b in graph.graph.edges)
+    for resource in graph.resources():
+        mine = sorted((timing.start[n], end[n]) for n, t in graph.tasks.items()
+                      if t.resource == resource)  # fmt: skip
+        assert all(a[1] <= b[0] for a, b in pairwise(mine))
+    total = sum(t.duration for t in graph.tasks.values())
+    assert lower_bound(graph) <= timing.makespan <= total
+
+
+@settings(deadline=None, max_examples=30)
+@given(graph=_graphs(most=6))
+def test_lower_bound_is_below_every_order(graph: TaskGraph) -> None:
+    """The bound holds against every serial order per resource, played out one by one."""
+    best = None
+    for order in permutations(graph.tasks):
+        rank = {n: i for i, n in enumerate(order)}
+        if any(rank[a] > rank[b] for a, b in graph.graph.edges):
+            continue
+        free: dict[str, Fraction] = {}
+        end: dict[str, Fraction] = {}
+        for name in order:
+            task = graph.tasks[name]
+            waits = [end[p] for p in graph.graph.predecessors(name)]
+            begin = max([free.get(task.resource, Fraction(0)), *waits])
+            end[name] = free[task.resource] = begin + task.duration
+        best = min(max(end.values()), best) if best is not None else max(end.values())
+    assert best is not None
+    assert lower_bound(graph) <= best <= time_tasks(graph).makespan
+
+
+def test_critical_path_is_the_longest_path() -> None:
+    graph = TaskGraph()
+    for name, cycles in (("a", 2), ("b", 7), ("c", 1), ("d", 3)):
+        graph.tasks[name] = Task(name, name, "compute", Cost({}, cycles), {"layer": name})
+    graph.graph = nx.DiGraph([("a", "b"), ("a", "c"), ("b", "d"), ("c", "d")])
+    assert graph.critical_path()["a"] == 12
+    assert lower_bound(graph) == 12
