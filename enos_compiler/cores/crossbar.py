@@ -82,12 +82,12 @@ class CrossbarSpec(Strict):
         for size in self.sizes:
             rows = size.rows.value
             if rows in seen:
-                raise rule_error(f"two sizes have {rows} rows", "join them and add their counts")
+                raise rule_error(f"two sizes of {rows} rows", "join them and add their counts")
             seen.add(rows)
             if lossless_bits(rows) > most:
                 raise rule_error(
-                    f"{rows} rows need converters of {lossless_bits(rows)} bits, the widest "
-                    f"priced has {most}",
+                    f"arrays of {rows} rows, which need converters of {lossless_bits(rows)} bits; "
+                    f"the widest priced one has {most}",
                     f"at most {2**most - 1} rows, or the energy of {lossless_bits(rows)} bits",
                 )
         return self

@@ -61,7 +61,7 @@ class DigitalSpec(Strict):
         word, width = self.accumulators.word_bits.value, self.array.accumulator_bits.value
         if word < width:
             raise rule_error(
-                f"accumulators.word_bits = {word} is below array.accumulator_bits = {width}",
+                f"accumulators.word_bits = {word}, below array.accumulator_bits = {width}",
                 f"accumulators.word_bits: {width} or more",
             )
         return self

@@ -29,10 +29,14 @@ class Document:
             path = path[:-1]
         return self.lines.get(path, 1)
 
-    def place(self, path: Path) -> str:
-        """Return `file:line: dotted.path`; list entries with a name go by it."""
-        dotted = self.dotted(path)
-        return f"{self.file}:{self.line(path)}" + (f": {dotted}" if dotted else "")
+    def error(self, path: Path, problem: str, remedy: str | None = None) -> SpecError:
+        """Return the error `file:line: dotted.path problem`, ready to be raised."""
+        subject = self.dotted(path)
+        return SpecError(
+            f"{subject} {problem}" if subject else problem,
+            place=f"{self.file}:{self.line(path)}",
+            remedy=remedy,
+        )
 
     def dotted(self, path: Path) -> str:
         """Return `cores[xbar].adc.bits` for ("cores", 1, "adc", "bits")."""

@@ -150,17 +150,17 @@ def _checked(
 ) -> Quantity[Any]:
     expected = UNITS.get(name.rpartition("_")[2])
     if item.unit is not None and expected is not None and item.unit != expected:
-        raise SpecError(
-            f"unit = {item.unit!r}, but this constant is in {expected}",
-            place=document.place(path),
-            remedy=f"convert the value and write unit: {expected}",
+        raise document.error(
+            path,
+            f"has unit = {item.unit!r}, but this constant is in {expected}",
+            f"convert the value and write unit: {expected}",
         )
     own = item.source or source
     if not own:
-        raise SpecError(
+        raise document.error(
+            path,
             f"= {item.value:g} has no source",
-            place=document.place(path),
-            remedy='write {value: ..., source: "paper, table"}, or a source: for the block',
+            'write {value: ..., source: "paper, table"}, or a source: for the block',
         )
     return item.model_copy(update={"source": own, "unit": item.unit or expected})
 
@@ -170,22 +170,15 @@ def _spec_error(error: ValidationError, document: Document, path: Path) -> SpecE
     where = (*path, *(k for k in first["loc"] if not _is_branch(k)))
     context: Mapping[str, Any] = first.get("ctx", {})
     if first["type"] == "unknown_key":
-        return SpecError(
-            "unknown key", place=document.place((*where, context["key"])), remedy=context["remedy"]
-        )
+        return document.error((*where, context["key"]), "is an unknown key", context["remedy"])
     if first["type"] == "missing":
-        return SpecError(
-            "is missing", place=document.place(where), remedy=f"add `{where[-1]}:` to this block"
-        )
+        return document.error(where, "is missing", f"add `{where[-1]}:` to this block")
     if first["type"] == "rule":
-        return SpecError(first["msg"], place=document.place(where), remedy=context.get("remedy"))
-    if where and where[-1] == "value" and where not in document.lines:
+        return document.error(where, f"has {first['msg']}", context.get("remedy"))
+    if where and where[-1] == "value":
         where = where[:-1]
-    return SpecError(
-        f"= {_short(first['input'])} is not accepted",
-        place=document.place(where),
-        remedy=_expectation(first["msg"]),
-    )
+    found = f"= {_short(first['input'])} is not accepted"
+    return document.error(where, found, _expectation(first["msg"]))
 
 
 def _is_branch(key: str | int) -> bool:

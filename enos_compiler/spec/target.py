@@ -44,7 +44,7 @@ class BufferSpec(Strict):
     def _holds_a_word(self) -> BufferSpec:
         if self.capacity_bits.value < self.word_bits.value:
             raise rule_error(
-                f"capacity_bits = {self.capacity_bits.value} is below one word of "
+                f"capacity_bits = {self.capacity_bits.value}, below one word of "
                 f"{self.word_bits.value} bits",
                 f"capacity_bits: {self.word_bits.value} or more",
             )
@@ -222,9 +222,7 @@ def _top_level(document: Document) -> None:
         )
     for key in document.data:
         if key not in _KEYS:
-            raise SpecError(
-                "unknown key", place=document.place((key,)), remedy=nearest(str(key), _KEYS)
-            )
+            raise document.error((key,), "is an unknown key", nearest(str(key), _KEYS))
     for key, why in _NEEDED.items():
         if not document.data.get(key):
             raise SpecError(
@@ -241,10 +239,10 @@ def _core(
     kinds = plugins.names("cores")
     kind = data.get("kind", default_kind)
     if kind not in kinds:
-        raise SpecError(
+        raise document.error(
+            (*path, "kind"),
             "is missing" if kind is None else f"= {kind!r} is no kind of core",
-            place=document.place((*path, "kind")),
-            remedy=nearest(str(kind), kinds),
+            nearest(str(kind), kinds),
         )
     name = validate(_Named, _only(document, path, ("name",)), path).name
     constants = _without(document, path, ("name", "kind"))
@@ -289,16 +287,16 @@ class _Renamed(Document):
 def _memories(document: Document, memories: list[MemorySpec]) -> None:
     roles = [m.role for m in memories]
     if roles.count("dram") != 1:
-        raise SpecError(
-            f"{roles.count('dram')} memories have the role dram; exactly one is needed",
-            place=document.place(("memories",)),
-            remedy="network inputs, outputs and weights rest in one memory of role: dram",
+        raise document.error(
+            ("memories",),
+            f"has {roles.count('dram')} entries of role dram; exactly one is needed",
+            "network inputs, outputs and weights rest in one memory of role: dram",
         )
     if roles.count("shared") > 1:
-        raise SpecError(
-            f"{roles.count('shared')} memories have the role shared; at most one is possible",
-            place=document.place(("memories",)),
-            remedy="join them into one shared buffer",
+        raise document.error(
+            ("memories",),
+            f"has {roles.count('shared')} entries of role shared; at most one is possible",
+            "join them into one shared buffer",
         )
 
 
@@ -319,10 +317,10 @@ def _owners(document: Document, form: _TargetForm, cores: list[CoreForm]) -> Non
     for name, place in _named(form, cores):
         if name in seen:
             line = document.line((*seen[name], "name"))
-            raise SpecError(
+            raise document.error(
+                (*place, "name"),
                 f"= {name!r} is taken by {'.'.join(map(str, seen[name]))} in line {line}",
-                place=document.place((*place, "name")),
-                remedy="give every core, memory and link its own name: events are booked by it",
+                "give every core, memory and link its own name: events are booked by it",
             )
         seen[name] = place
     known = [core.name for core in cores]
@@ -330,15 +328,15 @@ def _owners(document: Document, form: _TargetForm, cores: list[CoreForm]) -> Non
     for i, link in enumerate(form.links):
         for end in link.ends:
             if end not in known:
-                raise SpecError(
+                raise document.error(
+                    ("links", i, "ends"),
                     f"= {end!r} is no core",
-                    place=document.place(("links", i, "ends")),
-                    remedy=nearest(end, known),
+                    nearest(end, known),
                 )
         if len(set(link.ends)) == 1 or frozenset(link.ends) in pairs:
-            raise SpecError(
+            raise document.error(
+                ("links", i, "ends"),
                 f"= {list(link.ends)} joins a core to itself or a pair that is joined already",
-                place=document.place(("links", i, "ends")),
-                remedy="one link for each pair of different cores",
+                "one link for each pair of different cores",
             )
         pairs.add(frozenset(link.ends))
