@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Give every piece of work a resource, a start and an end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from enos_compiler.ir.network import Fact, Network
+from enos_compiler.pipeline import Context, Pass
+from enos_compiler.schedule.summary import schedule_with_baseline
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule(Pass):
+    """Turn an assigned network into a program: instructions per resource, and buffers.
+
+    List scheduling by critical path; the lower bound stands beside the makespan in the report,
+    and the baseline is scheduled by the same rules.
+    """
+
+    name: ClassVar[str] = "schedule"
+    requires: ClassVar[frozenset[Fact]] = frozenset({"assigned"})
+    ensures: ClassVar[frozenset[Fact]] = frozenset({"scheduled"})
+
+    def run(self, network: Network, context: Context) -> Network:
+        """Return the network with its program."""
+        program, summary = schedule_with_baseline(network, context.target)
+        return replace(network, program=program).with_section(self.name, summary)
