@@ -130,6 +130,14 @@ class OnnxBuilder:
             self._shapes[result] = self._shapes[codes]
         return result
 
+    def rename(self, tensor: str, name: str) -> None:
+        """Give a node's output another name wherever it stands."""
+        for node in self.nodes:
+            for field_ in (node.input, node.output):
+                for index, known in enumerate(field_):
+                    if known == tensor:
+                        field_[index] = name
+
     def reshape(self, tensor: str, shape: Sequence[int]) -> str:
         """Add a Reshape; -1 stands where the batch is."""
         return self.node("Reshape", [tensor, self.constant(np.array(shape, np.int64), "shape")])

@@ -14,7 +14,7 @@ from enos_compiler.errors import PassError
 from enos_compiler.ir.formats import QuantizedLayer, ValueFormat
 from enos_compiler.ir.network import Layer, Network, Vector
 from enos_compiler.semantics.base import INDEX_FORMAT, VectorOp
-from enos_compiler.semantics.widths import width_rule
+from enos_compiler.semantics.widths import is_coded, width_rule
 
 
 def value_format_of(network: Network, name: str, reader: str) -> ValueFormat:
@@ -26,7 +26,7 @@ def value_format_of(network: Network, name: str, reader: str) -> ValueFormat:
     value = network.values[name]
     if value.format is not None:
         return value.format
-    if value.dtype.startswith("int"):
+    if not is_coded(value):
         return INDEX_FORMAT
     raise PassError(f"reads `{name}`, which has no codes", place=reader, remedy="run quantize")
 
