@@ -33,14 +33,15 @@ WIDE = Machine(
 def nests(draw: st.DrawFn) -> tuple[Problem, Nest]:
     """Three levels, every factor 1 to 4, at most 300 multiply-accumulates."""
     budget = 300
-    bounds = dict.fromkeys(DIMS, 1)
+    bounds: dict[str, int] = dict.fromkeys(DIMS, 1)
     levels = []
     for s in range(LEVELS):
         groups: dict[str, list[tuple[str, int]]] = {"temporal": [], "x": [], "y": []}
         for kind, most in (("x", 1), ("y", 1), ("temporal", 3)):
             used = {dim for dim, _ in groups["x"]} if kind == "y" else set()
             dims = draw(st.lists(st.sampled_from(DIMS), max_size=most, unique=True))
-            for dim in dims:
+            for name in dims:
+                dim = str(name)
                 factor = draw(st.integers(2, 4))
                 if dim not in used and factor <= budget:
                     budget //= factor
@@ -104,8 +105,8 @@ def test_latency_is_that_of_the_slowest_level(case: tuple[Problem, Nest]) -> Non
     moved = simulate(problem, nest)
     needs = [float(nest.compute_cycles)]
     for s, spec in enumerate(WIDE.levels):
-        reads = sum(moved[s, t, "reads"] for t in TENSORS) / nest.instances(s)
-        writes = sum(moved[s, t, k] for t in TENSORS for k in ("fills", "updates"))
+        reads = float(sum(moved[s, t, "reads"] for t in TENSORS)) / nest.instances(s)
+        writes = 1.0 * sum(moved[s, t, k] for t in TENSORS for k in ("fills", "updates"))
         writes /= nest.instances(s)
         for limit, words in (
             (spec.read_bandwidth, reads),

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which form of the kernel runs: compiled where the compiled form is cached, else plain numpy.
+
+Compiling takes many seconds, so it happens only where `compile_kernel` is called; until then, and
+where numba is missing, the same source runs as plain numpy, with equal results.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import platform
+import sys
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+import numpy as np
+
+from enos_compiler.errors import EnosError
+from enos_compiler.mapping import kernel
+
+Engine = Literal["numpy", "numba"]
+Solver = Callable[..., Any]
+
+
+def cache_folder() -> Path:
+    """Folder of compiled kernels, one for each source, numba and processor kind."""
+    home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(home) / "enos-compiler" / "kernel" / _key()
+
+
+@cache
+def _key() -> str:
+    source = Path(str(kernel.__file__)).read_bytes()
+    parts = (platform.machine(), platform.processor(), platform.python_version(), np.__version__)
+    return hashlib.sha256(source + "|".join((*parts, _numba_version())).encode()).hexdigest()[:16]
+
+
+def _numba_version() -> str:
+    if importlib.util.find_spec("numba") is None:
+        return ""
+    from importlib.metadata import version
+
+    return version("numba")
+
+
+def available() -> Engine:
+    """The engine that runs without compiling anything now."""
+    forced = os.environ.get("ENOS_MAPPER_ENGINE")
+    if forced == "numba":
+        return "numba"
+    if forced == "numpy":
+        return "numpy"
+    return "numba" if _numba_version() and (cache_folder() / "complete").is_file() else "numpy"
+
+
+def solver(engine: Engine | None = None) -> Solver:
+    """`kernel.solve` in the given form; None takes what is available."""
+    chosen = engine or available()
+    return kernel.solve if chosen == "numpy" else _compiled().solve
+
+
+def compile_kernel(run: Callable[[Solver], object]) -> Path:
+    """Compile the kernel, if need be, and leave it in the cache.
+
+    Args:
+        run: calls the solver with arguments of the types that it will meet.
+    """
+    folder = cache_folder()
+    run(_compiled().solve)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "complete").touch()
+    return folder
+
+
+@cache
+def _compiled() -> ModuleType:
+    """A second copy of the kernel whose functions numba compiles on their first call."""
+    if not _numba_version():
+        raise EnosError("numba is not installed", remedy="pip install 'enos-compiler[mapper]'")
+    folder = cache_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    os.environ.setdefault("NUMBA_CACHE_DIR", str(folder))
+    import numba  # slow to import, and optional
+
+    name = "enos_compiler.mapping.compiled_kernel"
+    spec = importlib.util.spec_from_file_location(name, str(kernel.__file__))
+    if spec is None or spec.loader is None:
+        raise EnosError("the kernel's source is not found", place=str(kernel.__file__))
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # loading from the cache imports the functions' module by its name
+    spec.loader.exec_module(module)
+    for function in kernel.FUNCTIONS:
+        setattr(module, function, numba.njit(cache=True)(getattr(module, function)))
+    return module

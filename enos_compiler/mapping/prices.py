@@ -1,0 +1,341 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Prices of the mapper's path: what one fill of a tile costs, for every choice of spatial factors.
+
+A fill of level c with tensor t also reads its parent, passes the wires and makes addresses; all of
+it is proportional to the fills, so one number per (choice, level, tensor) says it. What does
+not depend on the temporal loops (operands read by the MACs, first reads that are elided) is one
+constant per choice. Rounding to blocks and words is left out: counts are taken as reals.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from enos_compiler.ir.shape import DIMS, RELEVANT, TENSORS, LayerShape, Tensor
+from enos_compiler.mapping.lattice import Ints, distinct_sums
+from enos_compiler.mapping.machine import Machine
+from enos_compiler.mapping.space import MapSpace
+from enos_compiler.mapping.spatial import SpatialChoices, hop_pattern
+
+Reals = NDArray[np.float64]
+USED = np.array([[d in RELEVANT[t] for d in DIMS] for t in TENSORS])
+"""Whether a tensor uses a dimension, by tensor and dimension."""
+
+
+@dataclass(frozen=True, slots=True)
+class Widths:
+    """Operand widths in bits; None lets an operand take one word."""
+
+    weights: int
+    inputs: int
+    outputs: int
+    partial_sums: int | None = None
+    """Width of unfinished outputs, wherever sums are still collected; None means `outputs`."""
+
+    def of(self, tensor: Tensor, *, finished: bool = True) -> int:
+        """Width of `tensor`; of unfinished outputs where `finished` is false."""
+        if tensor == "Weights":
+            return self.weights
+        if tensor == "Inputs":
+            return self.inputs
+        return self.outputs if finished or self.partial_sums is None else self.partial_sums
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """Price of one operand read, filled and updated, by level and tensor, per instance and word."""
+
+    read: Reals
+    fill: Reals
+    update: Reals
+    finished_update: Reals
+    """Of finished outputs at their home."""
+    clustered: bool
+    """Whether one access serves a cluster, so that instances in use are counted in clusters."""
+    wires: bool
+    """Whether wires are priced."""
+
+
+@dataclass(frozen=True, slots=True)
+class PathPrices:
+    """Prices of fills by choice and level, all instances together."""
+
+    weights: Reals
+    outputs: Reals
+    finished: Reals
+    """Of outputs that come back no more."""
+    inputs: Reals
+    """Per element of the tile box and move."""
+    inputs_per_box: Reals
+    """The same per distinct box of the children, where that depends on the tile."""
+    constant: Reals
+    floor: Reals
+    """No mapping with this choice costs less."""
+
+
+def operands_per_word(machine: Machine, widths: Widths | None, *, finished: bool) -> Ints:
+    """Operands in a word, by level and tensor; none straddles words, zero where it does not fit."""
+    if widths is None:
+        return np.ones((len(machine.levels), len(TENSORS)), dtype=np.int64)
+    return np.array(
+        [
+            [
+                1 if level.word_bits <= 1 else level.word_bits // widths.of(t, finished=finished)
+                for t in TENSORS
+            ]
+            for level in machine.levels
+        ]
+    )
+
+
+def energy_rates(machine: Machine, widths: Widths | None) -> Rates:
+    """Energy of one operand in pJ."""
+    partial = operands_per_word(machine, widths, finished=False)
+    whole = operands_per_word(machine, widths, finished=True)
+
+    def column(name: str) -> Reals:
+        return np.array([[getattr(level, name) / level.block_size] for level in machine.levels])
+
+    address = np.array([[level.address_pj] for level in machine.levels])
+    # an address is generated for every read and fill of a read-only tensor, and for every update
+    # and fill of outputs
+    read = np.repeat(column("read_pj"), len(TENSORS), axis=1)
+    read[:, :2] += address
+    return Rates(
+        read=read / partial,
+        fill=(column("fill_pj") + address) / partial,
+        update=(column("update_pj") + address) / partial,
+        finished_update=(column("update_pj") + address) / whole,
+        clustered=True,
+        wires=True,
+    )
+
+
+def word_rates(
+    machine: Machine,
+    widths: Widths | None,
+    level: int,
+    scale: float,
+    *,
+    reads: bool,
+    writes: bool,
+) -> Rates:
+    """Words of one operand at one level, times `scale`; for bandwidth and for counting accesses."""
+    partial = operands_per_word(machine, widths, finished=False)
+    whole = operands_per_word(machine, widths, finished=True)
+    here = np.zeros((len(machine.levels), len(TENSORS)))
+    here[level] = scale
+    return Rates(
+        read=here * reads / partial,
+        fill=here * writes / partial,
+        update=here * writes / partial,
+        finished_update=here * writes / whole,
+        clustered=False,
+        wires=False,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """What every price of one layer on one machine shares, by choice of spatial factors."""
+
+    shape: LayerShape
+    machine: Machine
+    space: MapSpace
+    choices: SpatialChoices
+    widths: Widths | None
+    temporal: Ints
+    """q, by choice and dimension."""
+    inner: Ints
+    """Product of spatial factors up to each level, by choice, level and dimension."""
+    instances: Ints
+    """Instances in use, by choice and level."""
+    clusters: Ints
+    groups: Ints
+    """Groups of children, by choice, level and tensor; factors that may coincide left out."""
+    coincident: Ints
+    """Whether both P and R, or both Q and S, are spread over the level, by choice and level."""
+    covers: Reals
+    """Elements that a tile covers in one pass, by Weights or Outputs, choice and level."""
+
+    def input_floor(self, level: int) -> Reals:
+        """Input elements that one instance of `level` must receive."""
+        e = self.temporal * self.inner[:, level]
+        (sp, sq), (dr, ds) = self.shape.stride, self.shape.dilation
+        rows = distinct_sums(e[:, 4], sp, e[:, 6], dr)
+        columns = distinct_sums(e[:, 5], sq, e[:, 7], ds)
+        return np.asarray(e[:, 0] * e[:, 1] * e[:, 3] * rows * columns, dtype=np.float64)
+
+
+def build_geometry(
+    shape: LayerShape,
+    machine: Machine,
+    space: MapSpace,
+    choices: SpatialChoices,
+    widths: Widths | None,
+) -> Geometry:
+    """Arrays over all choices that pricing needs; choices that cannot be priced are dropped."""
+    factors = choices.factors
+    both = (
+        ((factors[:, :, 4] > 1) & (factors[:, :, 6] > 1))
+        | ((factors[:, :, 5] > 1) & (factors[:, :, 7] > 1))
+    ).astype(np.int64)
+    # distinct boxes depend on the tile below; only a kept tile is part of the path's state there
+    blind = [
+        s
+        for s in range(len(space.levels))
+        if s <= space.home("Inputs") and s > 0 and "Inputs" not in space.levels[s - 1].keep
+    ]
+    outside = np.stack(
+        [factors[:, s + 1 :].prod(axis=(1, 2)) for s in range(len(machine.levels))], axis=1
+    )
+    keep = np.ones(len(factors), dtype=bool)
+    if blind:
+        keep &= both[:, blind].sum(axis=1) == 0
+    for tensor in TENSORS:
+        keep &= outside[:, space.home(tensor)] == 1
+    at = np.nonzero(keep)[0]
+    factors, both, outside = factors[at], both[at], outside[at]
+    inner = np.cumprod(factors, axis=1)
+    bounds = np.array([shape.bounds[d] for d in DIMS], dtype=np.int64)
+    most = np.array([level.instances // level.cluster_size for level in machine.levels])
+    groups = np.stack([np.where(USED[t], factors, 1).prod(axis=2) for t in range(3)], axis=2)
+    reach = factors[:, :, [4, 5, 6, 7]].prod(axis=2)
+    groups[:, :, 1] = np.where(both == 1, groups[:, :, 1] // reach, groups[:, :, 1])
+    reach = (bounds // inner[:, -1])[:, None, :] * inner
+    covers = np.stack([np.where(USED[t], reach, 1).prod(axis=2) for t in (0, 2)])
+    return Geometry(
+        shape,
+        machine,
+        space,
+        SpatialChoices(factors, choices.options, choices.picks[at]),
+        widths,
+        bounds // inner[:, -1],
+        inner,
+        outside,
+        np.minimum(outside, most),
+        groups,
+        both,
+        covers.astype(np.float64),
+    )
+
+
+def path_prices(geo: Geometry, rates: Rates) -> PathPrices:
+    """Prices of all choices at once; hops are added choice by choice in `add_hops`."""
+    choices, levels = geo.instances.shape
+    share = (geo.clusters if rates.clustered else np.ones_like(geo.instances)).astype(np.float64)
+    per_fill = np.zeros((3, choices, levels))
+    finished = np.zeros((choices, levels))
+    per_box = np.zeros((choices, levels))
+    constant = np.zeros(choices)
+    steps = geo.temporal.prod(axis=1).astype(np.float64)
+    for t, tensor in enumerate(TENSORS):
+        keepers = [s for s, level in enumerate(geo.space.levels) if tensor in level.keep]
+        home = keepers[-1]
+        for child, parent in zip([-1, *keepers], keepers, strict=False):
+            groups = geo.groups[:, child + 1 : parent + 1, t].prod(axis=1).astype(np.float64)
+            access = rates.read[parent, t] + (rates.update[parent, t] if t == 2 else 0.0)
+            price = groups * share[:, parent] * access + _wires(geo, rates, t, child, parent)
+            if child < 0:
+                boxes = _first_boxes(geo) if t == 1 else 1
+                constant += steps * price * boxes
+            else:
+                if t == 1:
+                    coincide = geo.coincident[:, child + 1] == 1
+                    per_box[:, child] = np.where(coincide, price, 0.0)
+                    price = np.where(coincide, 0.0, price)
+                fill = rates.fill[child, t] * share[:, child]
+                per_fill[t, :, child] = price + fill
+                if t == 2:
+                    done = price + fill
+                    if parent == home:
+                        saved = rates.update[parent, t] - rates.finished_update[parent, t]
+                        done = done - groups * share[:, parent] * saved
+                    finished[:, child] = done
+            if t == 2:
+                constant -= geo.covers[1, :, parent] * share[:, parent] * rates.read[parent, t]
+                if parent != home:
+                    constant -= geo.covers[1, :, parent] * share[:, parent] * rates.fill[parent, t]
+    covers = geo.covers
+    floor = constant + (per_fill[0] * covers[0] + finished * covers[1]).sum(axis=1)
+    for s in range(levels):
+        least = per_fill[1, :, s] + per_box[:, s]
+        floor = floor + least * geo.input_floor(s)
+    if rates.wires:
+        mac = geo.machine.compute.energy_pj * geo.shape.macs
+        constant, floor = constant + mac, floor + mac
+    return PathPrices(
+        per_fill[0] * covers[0],
+        per_fill[2] * covers[1],
+        finished * covers[1],
+        per_fill[1],
+        per_box,
+        constant,
+        floor,
+    )
+
+
+def _first_boxes(geo: Geometry) -> Reals:
+    """Distinct inputs of the children of level 0, beyond the factors that cannot coincide."""
+    f = geo.choices.factors[:, 0]
+    (sp, sq), (dr, ds) = geo.shape.stride, geo.shape.dilation
+    found = distinct_sums(f[:, 4], sp, f[:, 6], dr) * distinct_sums(f[:, 5], sq, f[:, 7], ds)
+    return np.where(geo.coincident[:, 0] == 1, found, 1).astype(np.float64)
+
+
+def _wires(geo: Geometry, rates: Rates, t: int, child: int, parent: int) -> Reals:
+    """Router energy of one element sent from `parent` towards `child`, one pass per access."""
+    total = np.zeros(len(geo.instances))
+    if not rates.wires:
+        return total
+    per_word = operands_per_word(geo.machine, geo.widths, finished=False)
+    groups = np.ones(len(geo.instances))
+    for s in range(child + 1, parent + 1):
+        spec = geo.machine.levels[s]
+        groups = groups * geo.groups[:, s, t]
+        twice = 2 if t == 2 and not spec.reduction_supported else 1
+        price = spec.network.router_energy_pj * twice / per_word[s, t]
+        total = total + price * groups * geo.instances[:, s]
+    return total
+
+
+def add_hops(geo: Geometry, choice: int) -> tuple[Reals, float]:
+    """Energy of distance: hops, and router passes beyond the first.
+
+    Returns:
+        Price by tensor and level to add to that of a fill (before the relevant extents), and the
+        constant to add.
+    """
+    levels = len(geo.machine.levels)
+    more = np.zeros((3, levels))
+    constant = 0.0
+    steps = float(geo.temporal[choice].prod())
+    per_word = operands_per_word(geo.machine, geo.widths, finished=False)
+    layout = geo.choices.layout(choice)
+    for s, spec in enumerate(geo.machine.levels):
+        wires = spec.network
+        if not (wires.energy_per_hop_pj or wires.router_energy_pj) or not any(layout[s]):
+            continue
+        for t, tensor in enumerate(TENSORS):
+            if s > geo.space.home(tensor):
+                continue
+            x, y = (
+                tuple((f, bool(USED[t, DIMS.index(d)])) for d, f in loops) for loops in layout[s]
+            )
+            hops, groups = hop_pattern(x, y, geo.machine.fanout(s))
+            used = float(geo.instances[choice, s])
+            own = hops * wires.energy_per_hop_pj * used
+            kept_below = s == 0 or tensor in geo.space.levels[s - 1].keep
+            if kept_below:
+                twice = 2 if t == 2 and not spec.reduction_supported else 1
+                words = groups * twice / per_word[s, t]
+                passes = int(hops / words) * words
+                own += passes * wires.router_energy_pj * used
+            if s == 0:
+                constant += own * steps
+            else:
+                more[t, s - 1] += own
+    return more, constant
