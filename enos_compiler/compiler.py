@@ -115,8 +115,9 @@ def compile(
 
     if isinstance(options.get("budget"), str):
         options["budget"] = Budget.parse(options["budget"])
+    checked = Options(**options)
     user = UserModel.from_module(model, example_inputs, data=data, name=name)
-    return compile_model(user, load_target(target), Options(**options))
+    return compile_model(user, load_target(target, inferences=checked.inferences), checked)
 
 
 def compile_model(
@@ -124,8 +125,6 @@ def compile_model(
 ) -> Compiled:
     """Compile a loaded model: trace, passes, ONNX, checks, report."""
     hooks = hooks or Hooks()
-    if options.inferences:
-        target = target.with_inferences(options.inferences)
     data = user.data()
     steps = parse_passes(options.pipeline(can_train=data is not None and data.train is not None))
     network = trace(user, batch=options.batch)
@@ -135,11 +134,9 @@ def compile_model(
             "versions": {package: version(package) for package in _VERSIONED},
             "seed": options.seed,
             "target": target.name,
-            "target_file": str(target.file),
             "spec_sha256": target.spec_sha256,
         },
     )
-    traced = network
     network, records, kept = run_passes(
         network,
         steps,
@@ -150,8 +147,9 @@ def compile_model(
         allow_float=options.allow_float,
         first_last_free=options.first_last_free,
     )
-    onnx, report = _finish(traced, network, user, target, options, hooks)
-    return Compiled(network, target, report, onnx, records, kept)
+    onnx, report = _finish(network, kept, user, target, options, hooks)
+    steps_to_save = kept if hooks.keep_steps else {}
+    return Compiled(network, target, report, onnx, records, steps_to_save)
 
 
 def run_passes(
@@ -171,8 +169,7 @@ def run_passes(
     def after(step: Pass, result: Network) -> None:
         if hooks.print_after in (step.name, "all"):
             print(format_network(result), end="")
-        if hooks.keep_steps:
-            kept[f"{len(kept) + 1:02}-{step.name}"] = result
+        kept[f"{len(kept) + 1:02}-{step.name}"] = result
 
     pipeline = Pipeline(steps, after=after)
     context = Context(
@@ -190,8 +187,8 @@ def run_passes(
 
 
 def _finish(
-    reference: Network,
     network: Network,
+    kept: Mapping[str, Network],
     user: UserModel,
     target: Target,
     options: Options,
@@ -204,13 +201,107 @@ def _finish(
     report = build_report(
         network,
         target,
-        model_name=user.name,
-        seed=options.seed,
         accuracy=None,
         checks={"level": "none", "onnx_max_steps": None},
+        seed=options.seed,
+        model_name=user.name,
     )
     hooks.say("export: model.onnx")
-    onnx = export_onnx(network, report)
+    onnx = export_onnx(
+        network,
+        costs={row["name"]: (row["energy_pj"], row["latency_ns"]) for row in report["layers"]},
+        totals={name: float(report["totals"][name]) for name in ("energy_pj", "latency_ns")},
+        target=target.name,
+    )
     report["checks"] = _check(onnx, network, user, options, hooks)
-    report["accuracy"] = _accuracy(onnx, reference, user, hooks)
+    canonical = next(n for n in kept.values() if "shaped" in n.facts)
+    report["accuracy"] = _accuracy(onnx, network, canonical, user, hooks)
     return onnx, report
+
+
+def _check(
+    onnx: ModelProto, network: Network, user: UserModel, options: Options, hooks: Hooks
+) -> dict[str, Any]:
+    """Compare ONNX Runtime, optimisations off and on, with the integer reference.
+
+    Raises:
+        EnosError: outputs differ by more than a step although no float island is in the way.
+    """
+    from enos_compiler.export.check import compare
+
+    small = network.macs <= FULL_CHECK_MACS
+    level = options.check or ("full" if small else "sampled")
+    checks: dict[str, Any] = {
+        "level": level,
+        "onnx_max_steps": None,
+        "simulator_max_steps": None,
+        "events_equal": None,
+    }
+    if level == "none":
+        return checks
+    inputs = _check_inputs(network, user, options.check_images if level == "full" else 1)
+    hooks.say(f"check: ONNX Runtime against the reference on {len(inputs[0])} inputs")
+    steps = compare(onnx, network, inputs).max_steps
+    checks["onnx_max_steps"] = steps
+    islands = [vector.name for vector in network.vectors.values() if vector.is_float]
+    if steps > 1 and not islands:
+        raise EnosError(
+            f"ONNX Runtime differs from the integer reference by {steps} output steps",
+            place="check of model.onnx",
+            remedy="this is a defect: report it with the model; --check none skips the check",
+        )
+    return checks
+
+
+def _check_inputs(
+    network: Network, user: UserModel, images: int
+) -> tuple[np.ndarray[Any, Any], ...]:
+    """Return real inputs: from the test set where there is one, else the example inputs."""
+    data = user.data()
+    if data is not None and data.test is not None and len(network.inputs) == 1:
+        batch = next(data.batches("test", batch_size=images, limit=images))[0]
+        return _whole_batches((batch.numpy(),), network)
+    return _whole_batches(tuple(t[:images].numpy() for t in user.example_inputs()), network)
+
+
+def _whole_batches(
+    inputs: tuple[np.ndarray[Any, Any], ...], network: Network
+) -> tuple[np.ndarray[Any, Any], ...]:
+    """Cut inputs to whole batches where the batch is fixed."""
+    if network.batch_is_symbolic:
+        return inputs
+    whole = len(inputs[0]) // network.batch * network.batch
+    return tuple(array[:whole] for array in inputs) if whole else inputs
+
+
+def _accuracy(
+    onnx: ModelProto, network: Network, canonical: Network, user: UserModel, hooks: Hooks
+) -> dict[str, Any] | None:
+    """Return accuracies on the whole test set: of the float network and of the ONNX file.
+
+    The float network is the user's, or the one that the search trained from an untrained network.
+    """
+    data = user.data()
+    if data is None or data.test is None or len(network.inputs) != 1:
+        return None
+    import torch
+
+    from enos_compiler.export.check import OnnxSession
+    from enos_compiler.search.evaluate import evaluate, module_predictor
+
+    hooks.say("accuracy: the float network and model.onnx on the test set")
+    batch = None if network.batch_is_symbolic else network.batch
+    trained = network.sections.get("search", {}).get("float", {}).get("test_accuracy")
+    reference = trained
+    if trained is None:
+        measured = evaluate(module_predictor(canonical.graph), data, batch=batch)
+        reference = measured.fraction if measured else None
+    session = OnnxSession(onnx, "on")
+
+    def predict(images: Tensor) -> Tensor:
+        return torch.from_numpy(session.run((images.numpy(),))[0])
+
+    compiled = evaluate(predict, data, batch=batch)
+    if reference is None or compiled is None:
+        return None
+    return {"reference": reference, "compiled": compiled.fraction, "images": compiled.answers}

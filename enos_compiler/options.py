@@ -108,8 +108,7 @@ class Options:
             )
         steps = ["canonicalize", "calibrate", self._attach_choices(search)]
         if search == "single":
-            epochs = f"{{epochs={self.epochs}}}" if self.epochs else ""
-            steps.append(f"search{epochs}")
+            steps.append(self._search())
         else:
             steps.append("sensitivity")
         steps.append(self._assign(search))
@@ -133,6 +132,14 @@ class Options:
         ):
             options.append(f"{name}={'|'.join(map(str, bits))}")
         return f"attach-choices{{{' '.join(options)}}}"
+
+    def _search(self) -> str:
+        options = []
+        if self.epochs:
+            options.append(f"epochs={self.epochs}")
+        if self.budget:
+            options.append(f"budget={self.budget}")
+        return f"search{{{' '.join(options)}}}" if options else "search"
 
     def _assign(self, search: str) -> str:
         if search == "none":

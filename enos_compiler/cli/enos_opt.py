@@ -68,9 +68,12 @@ def _optimise(words: Sequence[str]) -> None:
     from enos_compiler.ir.serialize import load_network, save_network
 
     network = load_network(arguments.network)
-    named = arguments.target or network.provenance.get("target_file")
-    if not named:
-        raise UsageError("the network was not saved for a target", remedy="--target hybrid")
+    named = arguments.target or str(network.provenance.get("target", ""))
+    if not arguments.target and named not in plugins.names("targets"):
+        raise UsageError(
+            f"the network was saved for `{named}`, which is not registered",
+            remedy="--target with the path of its YAML file",
+        )
     target = load_target(named)
     user = None
     if arguments.model:

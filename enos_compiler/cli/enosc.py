@@ -123,7 +123,7 @@ def _compile(words: Sequence[str]) -> None:
         parse_passes(options.passes)
     if arguments.print_after and arguments.print_after != "all":
         plugins.entry("passes", arguments.print_after)
-    target = load_target(arguments.target)
+    target = load_target(arguments.target, inferences=options.inferences)
     if arguments.output:
         check_writable(arguments.output)
 
