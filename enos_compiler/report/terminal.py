@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The report as a person reads it in a terminal of 80 columns."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from enos_compiler.ir.units import energy_text, time_text
+
+WIDTH = 80
+_MOST_REASONS = 8
+"""Refusals named; the others are counted."""
+_BAR = 8
+"""Width of the bar of a layer's share."""
+
+Report = Mapping[str, Any]
+
+
+def print_summary(report: Report, output: Path | None = None, file: IO[str] | None = None) -> None:
+    """Print what was compiled, what it costs beside the baseline, and what fell back and why.
+
+    Args:
+        report: the content of `report.json`.
+        output: the folder that the files were written to.
+        file: where to print; by default stdout. Colours only on a terminal, `NO_COLOR` is kept.
+    """
+    console = Console(file=file, width=WIDTH, highlight=False, emoji=False, markup=False)
+    totals = report["totals"]
+    head = Text.assemble(
+        "compiled ",
+        (report["model"], "bold"),
+        f" for {report['target']}: ",
+        (energy_text(totals["energy_pj"]), "bold green"),
+        f", {time_text(totals['latency_ns'])} an inference",
+        "" if report["batch"] == 1 else f" of batch {report['batch']}",
+    )
+    console.print(head)
+    if output is not None:
+        console.print(f"  written to {output}/", soft_wrap=True)
+    console.print()
+    console.print(_layers(report, ascii_only=not _draws_blocks(console)))
+    console.print(_facts(report))
+    for title, lines in (("Fell back", _fallbacks(report)), ("Refused", _refusals(report))):
+        shown = list(lines)
+        if shown:
+            console.print(Text(title, style="bold"))
+            for line in shown:
+                console.print(Padding(line, (0, 0, 0, 2)))
+
+
+def _draws_blocks(console: Console) -> bool:
+    try:
+        "█…".encode(console.encoding)
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
+
+
+def _layers(report: Report, *, ascii_only: bool) -> Table:
+    """Return a row a layer, then a row for each other part of the energy."""
+    total_pj = report["totals"]["energy_pj"] or 1.0
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    overflow: Any = "crop" if ascii_only else "ellipsis"
+    table.add_column("layer", no_wrap=True, overflow=overflow, max_width=21)
+    table.add_column("operator", no_wrap=True, max_width=8)
+    table.add_column("core", no_wrap=True, max_width=8)
+    table.add_column("bits", no_wrap=True)
+    for name in ("energy", "latency", "share"):
+        table.add_column(name, no_wrap=True, justify="right")
+    table.add_column("", no_wrap=True)
+    mark = "#" if ascii_only else "█"
+    for layer in report["layers"]:
+        bits = layer["bits"]
+        share = layer["energy_pj"] / total_pj
+        table.add_row(
+            layer["name"],
+            layer["operator"],
+            layer["core"],
+            f"{bits['input']}/{bits['weight']}/{bits['output']}",
+            energy_text(layer["energy_pj"]),
+            time_text(layer["latency_ns"]),
+            f"{share:.1%}",
+            mark * round(_BAR * share),
+        )
+    for name, key in (
+        ("edges", "edges_pj"),
+        ("vector operations", "vector_pj"),
+        ("host operations", "host_pj"),
+        ("programming weights", "programming_pj"),
+        ("leakage", "leakage_pj"),
+    ):
+        spent = report["totals"][key]
+        if spent:
+            share = spent / total_pj
+            cells = (energy_text(spent), "", f"{share:.1%}", mark * round(_BAR * share))
+            table.add_row(name, "", "", "", *cells, style="dim")
+    return table
+
+
+def _facts(report: Report) -> Table:
+    """Return totals against the baseline, accuracy, budget, pricing and checks."""
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    table.add_row("", "")
+    for name, value in _fact_lines(report):
+        table.add_row(name, value)
+    return table
+
+
+def _fact_lines(report: Report) -> Iterator[tuple[str, str]]:
+    totals, baseline = report["totals"], report["baseline"]
+    for name, key, text in (
+        ("energy", "energy_pj", energy_text),
+        ("latency", "latency_ns", time_text),
+    ):
+        here, there = totals[key], baseline[key]
+        change = f", {here / there - 1:+.1%}" if there else ""
+        yield name, f"{text(here)} against {text(there)} of {baseline['name']}{change}"
+    if (accuracy := report["accuracy"]) is not None:
+        yield (
+            "accuracy",
+            f"{accuracy['reference']:.2%} before, {accuracy['compiled']:.2%} compiled, "
+            f"on {accuracy['images']:,} images",
+        )
+    if (budget := report["budget"]) is not None:
+        allowed = budget["energy_pj"]
+        yield (
+            "budget",
+            f"{budget['spec']} = {energy_text(allowed)}; floor "
+            f"{energy_text(budget['floor_pj'])}, slack {energy_text(budget['slack_pj'])}",
+        )
+    yield from _pricing_lines(report)
+    yield "checks", _checks(report["checks"])
+
+
+def _pricing_lines(report: Report) -> Iterator[tuple[str, str]]:
+    pricing = report["sections"]["pricing"]
+    if pricing["set_up"]["energy_pj"]:
+        yield (
+            "set-up",
+            f"{energy_text(pricing['set_up']['energy_pj'])} in "
+            f"{time_text(pricing['set_up']['latency_ns'])} to program weights, once per "
+            f"{pricing['inferences_per_programming']:,} inferences",
+        )
+    used = {layer["core"] for layer in report["layers"]}
+    simple = [core for core in pricing["simple_model_cores"] if core in used]
+    if simple:
+        yield "pricing", f"simple model on {', '.join(simple)}"
+
+
+def _checks(checks: Mapping[str, Any]) -> str:
+    steps = checks["onnx_max_steps"]
+    if steps is None:
+        return "not run"
+    verdict = "equals" if steps == 0 else f"differs by up to {steps} steps from"
+    return f"ONNX Runtime {verdict} the integer reference ({checks['level']})"
+
+
+def _fallbacks(report: Report) -> Iterator[str]:
+    """Yield what runs elsewhere than one might expect, and notes of the passes."""
+    if report["host"]:
+        by_op: dict[str, int] = defaultdict(int)
+        for row in report["host"]:
+            by_op[row["op"]] += 1
+        listing = ", ".join(f"{count} x {op}" for op, count in by_op.items())
+        yield f"host executes {listing}"
+    for name, section in report["sections"].items():
+        for note in section.get("notes") or ():
+            yield f"{name}: {note}"
+
+
+def _refusals(report: Report) -> Iterator[str]:
+    """Yield why cores did not take layers, the most frequent reason first."""
+    layers: dict[tuple[str, str, str], list[str]] = defaultdict(list)
+    for row in report["refusals"]:
+        layers[row["core"], row["operator"], row["reason"]].append(row["layer"])
+    order = sorted(layers.items(), key=lambda item: (-len(item[1]), item[0]))
+    for (core, operator, reason), names in order[:_MOST_REASONS]:
+        which = names[0] if len(names) == 1 else f"{len(names)} layers"
+        yield f"{operator} on {core}, {which}: {reason}"
+    if len(order) > _MOST_REASONS:
+        yield f"and {len(order) - _MOST_REASONS} more reasons, in report.json"
