@@ -42,18 +42,23 @@ def print_summary(report: Report, output: Path | None = None, file: IO[str] | No
         f", {time_text(totals['latency_ns'])} an inference",
         "" if report["batch"] == 1 else f" of batch {report['batch']}",
     )
-    console.print(head)
-    if output is not None:
-        console.print(f"  written to {output}/", soft_wrap=True)
-    console.print()
-    console.print(_layers(report, ascii_only=not _draws_blocks(console)))
-    console.print(_facts(report))
-    for title, lines in (("Fell back", _fallbacks(report)), ("Refused", _refusals(report))):
-        shown = list(lines)
-        if shown:
-            console.print(Text(title, style="bold"))
-            for line in shown:
-                console.print(Padding(line, (0, 0, 0, 2)))
+    with console.capture() as captured:
+        console.print(head)
+        if output is not None:
+            console.print(f"  written to {output}/", soft_wrap=True)
+        console.print()
+        console.print(_layers(report, ascii_only=not _draws_blocks(console)))
+        console.print()
+        console.print(_facts(report))
+        for title, lines in (("Fell back", _fallbacks(report)), ("Refused", _refusals(report))):
+            shown = list(lines)
+            if shown:
+                console.print()
+                console.print(Text(title, style="bold"))
+                for line in shown:
+                    console.print(Padding(line, (0, 0, 0, 2)))
+    lines_out = (line.rstrip() for line in captured.get().splitlines())
+    console.file.write("\n".join(lines_out) + "\n")
 
 
 def _draws_blocks(console: Console) -> bool:
@@ -110,7 +115,6 @@ def _facts(report: Report) -> Table:
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
-    table.add_row("", "")
     for name, value in _fact_lines(report):
         table.add_row(name, value)
     return table
