@@ -21,6 +21,11 @@ Array = NDArray[Any]
 Mode = Literal["off", "on"]
 MODES: tuple[Mode, ...] = ("off", "on")
 """Graph optimisation of ONNX Runtime: none, or all of it."""
+_ARRAY_TYPES: Mapping[str, type[np.generic]] = {
+    "tensor(float)": np.float32,
+    "tensor(int64)": np.int64,
+    "tensor(int32)": np.int32,
+}
 _CHUNK = 16
 """Images that are compared at a time."""
 
@@ -94,15 +99,15 @@ class OnnxSession:
                 f"ONNX Runtime refuses the exported model: {error}",
                 remedy="report it with the network: an exported model must load",
             ) from error
-        self._inputs = [entry.name for entry in self._session.get_inputs()]
+        self._inputs = {
+            entry.name: _ARRAY_TYPES[entry.type] for entry in self._session.get_inputs()
+        }
 
     def run(self, inputs: tuple[Array, ...]) -> tuple[Array, ...]:
-        """Return the outputs for float32 (or int64) inputs in the model's order."""
+        """Return the outputs for inputs in the model's order, cast to the types it takes."""
         feeds = {
-            name: np.ascontiguousarray(
-                array if np.issubdtype(array.dtype, np.integer) else array.astype(np.float32)
-            )
-            for name, array in zip(self._inputs, inputs, strict=True)
+            name: np.ascontiguousarray(array, dtype=dtype)
+            for (name, dtype), array in zip(self._inputs.items(), inputs, strict=True)
         }
         return tuple(self._session.run(None, feeds))
 

@@ -34,7 +34,11 @@ IR_VERSION = 10
 EXTERNAL_BYTES = 2_000_000_000
 """Tensors above this total go to a file beside the model: protobuf ends at 2 GiB."""
 _PRODUCER = "enos-compiler"
-_ELEMENT_TYPES = {"float32": TensorProto.FLOAT, "int64": TensorProto.INT64}
+_ELEMENT_TYPES = {
+    "float32": TensorProto.FLOAT,
+    "int64": TensorProto.INT64,
+    "int32": TensorProto.INT32,
+}
 
 
 def export_onnx(

@@ -150,6 +150,10 @@ class OnnxBuilder:
             "Pad", [codes, self.constant(full, "pads"), self.constant(np.uint8(code), "fill")]
         )
 
+    def to_int64(self, tensor: str) -> str:
+        """Add a Cast to int64."""
+        return self.node("Cast", [tensor], to=TensorProto.INT64)
+
     def to_double(self, tensor: str) -> str:
         """Add a Cast to double."""
         return self.node("Cast", [tensor], to=TensorProto.DOUBLE)

@@ -8,7 +8,6 @@ from functools import cache
 from enos_compiler import plugins
 from enos_compiler.semantics.arithmetic import Add, Concat, Mul, Sub
 from enos_compiler.semantics.base import VectorOp
-from enos_compiler.semantics.islands import GroupNorm, LayerNorm, Softmax
 from enos_compiler.semantics.movement import (
     Embedding,
     Expand,
@@ -19,6 +18,7 @@ from enos_compiler.semantics.movement import (
     ResizeNearest,
     Slice,
 )
+from enos_compiler.semantics.normalisation import GroupNorm, LayerNorm, Softmax
 from enos_compiler.semantics.pooling import AvgPool, MaxPool, Mean
 from enos_compiler.semantics.tables import BatchNorm, Elementwise
 

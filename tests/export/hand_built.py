@@ -86,7 +86,7 @@ class Hand:
             (size + padding[i] + padding[axes + i] - dilation * (k - 1) - 1) // stride + 1
             for i, (size, k) in enumerate(zip(source.shape[2:], kernel, strict=True))
         )
-        full = (*padding,) if axes == 2 else (padding[0], 0, padding[1], 0)
+        top, left, bottom, right = padding if axes == 2 else (padding[0], 0, padding[1], 0)
         shape = LayerShape(
             g=groups,
             n=source.shape[0],
@@ -98,7 +98,7 @@ class Hand:
             s=kernel[1] if axes == 2 else 1,
             stride=(stride, stride if axes == 2 else 1),
             dilation=(dilation, dilation if axes == 2 else 1),
-            padding=full,
+            padding=(top, left, bottom, right),
         )
         arguments = {
             "stride": (stride,) * axes,
@@ -161,24 +161,24 @@ class Hand:
         op: str,
         inputs: tuple[str, ...],
         output: ValueFormat,
-        parameters: Mapping[str, str] | None = None,
+        tensors: Mapping[str, str] | None = None,
         **attributes: Any,
     ) -> str:
         given = [self.nodes[name] for name in inputs]
-        extra = [self.graph.get_attr(p) for p in (parameters or {}).values()]
+        extra = [self.graph.get_attr(p) for p in (tensors or {}).values()]
         node = self.graph.call_function(ops.FUNCTIONS[op], (*given, *extra), attributes)
         samples = [torch.zeros(self.values[name].shape) for name in inputs]
-        tensors = [getattr(self.root, p).detach() for p in (parameters or {}).values()]
+        rest = [getattr(self.root, p).detach() for p in (tensors or {}).values()]
         if op == "embedding":
             samples[0] = samples[0].long()
-        shape = tuple(ops.FUNCTIONS[op](*samples, *tensors, **attributes).shape)
+        shape = tuple(ops.FUNCTIONS[op](*samples, *rest, **attributes).shape)
         self._keep(node, Value(node.name, shape, "internal", node.name, format=output))
         self.vectors[node.name] = Vector(
             node.name,
             op,
             inputs,
             node.name,
-            attributes={**(parameters or {}), **attributes},
+            attributes={**(tensors or {}), **attributes},
             bits=output.bits,
         )
         return node.name

@@ -138,7 +138,12 @@ def residual_network(seed: int, operators: tuple[str, ...] = OPERATORS, width: i
         b = hand.conv(a, width, (3, 3), ValueFormat(2, 128, 8), padding=same, bits=4 + block)
         x = hand.vector("add", (b, x), ValueFormat(2, 0, 8))
         if block == 0:
-            window = {"kernel": (2, 2), "stride": (2, 2), "padding": (0, 0), "ceil_mode": False}
+            window: dict[str, Any] = {
+                "kernel": (2, 2),
+                "stride": (2, 2),
+                "padding": (0, 0),
+                "ceil_mode": False,
+            }
             x = hand.vector("max_pool", (x,), ValueFormat(2, 0, 8), dilation=(1, 1), **window)
     x = hand.vector("mean", (x,), ValueFormat(1, 0, 8), dims=(2, 3), keepdim=True)
     x = hand.vector("reshape", (x,), ValueFormat(1, 0, 8), shape=(-1, width))
@@ -259,8 +264,7 @@ def test_every_kind_of_value_reaches_an_output() -> None:
     places = hand.constant(hand.rng.normal(size=(1, 6, 12)), ValueFormat(-6, 128, 8))
     x = hand.vector("add", (x, places), ValueFormat(-5, 128, 8))
     y = hand.linear(x, 12, ValueFormat(-2, 128, 8))
-    table_op = {"function": "gelu", "parameters": ()}
-    y = hand.vector("elementwise", (y,), ValueFormat(-2, 32, 6), **table_op)
+    y = hand.vector("elementwise", (y,), ValueFormat(-2, 32, 6), function="gelu", parameters=())
     z = hand.vector("permute", (y,), ValueFormat(-2, 32, 6), dims=(0, 2, 1))
     logits = hand.linear(y, 20, None)
     model = assert_equal(hand.network(x, z, logits, y))
@@ -340,7 +344,7 @@ def test_a_wrong_model_is_found_out() -> None:
     """The comparison itself can fail: one weight changed by one."""
     network = residual_network(2)
     model = export_onnx(network)
-    layer = next(reversed(network.layers.values()))
+    layer = list(network.layers.values())[-1]
     assert layer.quantized is not None
     weight = layer.quantized.tensors["weight"].copy()
     weight[0, :] -= 1

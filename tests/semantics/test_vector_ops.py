@@ -337,24 +337,53 @@ def test_embedding_selects_rows() -> None:
     np.testing.assert_array_equal(result, quantize_codes(real, output))
 
 
-ISLANDS: list[tuple[str, dict[str, Any]]] = [
+NORMS: list[tuple[str, dict[str, Any]]] = [
     ("softmax", {"dim": 2}),
+    ("softmax", {"dim": 1}),
     ("layer_norm", {"shape": (16,), "eps": 1e-5, "weight": np.linspace(0.5, 2, 16), "bias": None}),
     ("layer_norm", {"shape": (8, 16), "eps": 1e-5, "weight": None, "bias": None}),
     ("group_norm", {"groups": 2, "eps": 1e-5, "weight": None, "bias": np.linspace(-1, 1, 6)}),
+    ("group_norm", {"groups": 3, "eps": 0.1, "weight": np.linspace(-2, 1, 6), "bias": None}),
 ]
 
 
-@pytest.mark.parametrize(("name", "attributes"), ISLANDS)
-def test_float_islands_are_within_a_step(name: str, attributes: dict[str, Any]) -> None:
-    fmt, output = ValueFormat(-4, 128, 8), ValueFormat(-5, 128, 8)
+@pytest.mark.parametrize("exponent", [-7, -4, 1])
+@pytest.mark.parametrize(("name", "attributes"), NORMS)
+def test_norms_and_softmax(name: str, attributes: dict[str, Any], exponent: int) -> None:
+    """Integers follow the float64 meaning to half a step, and ONNX Runtime follows the integers."""
+    fmt = ValueFormat(exponent, 128, 8)
+    output = ValueFormat(-8, 0, 8) if name == "softmax" else ValueFormat(-5, 128, 8)
     codes = np.random.default_rng(5).integers(0, 256, (2, 6, 8, 16))
-    op = vector_op(name)
-    assert op.is_float
-    expected = op.integers((codes,), (fmt,), output, attributes)
-    for found in in_onnx_runtime(name, (codes,), (fmt,), output, attributes, expected.shape):
-        assert np.abs(found - expected).max() <= 1
-        assert (found != expected).mean() < 0.01
+    codes[0, :, 0] = 77
+    result = check(name, (codes,), (fmt,), output, attributes)
+    tensors = {
+        key: torch.from_numpy(value) if isinstance(value, np.ndarray) else value
+        for key, value in attributes.items()
+    }
+    parameters = [tensors.pop(p) for p in vector_op(name).parameters]
+    real = vector_op(name).function(
+        torch.from_numpy(dequantize(codes, fmt)), *parameters, **tensors
+    )
+    distance = np.abs(real.numpy() / output.scale + output.zero_point - result)
+    inside = (result > output.low) & (result < output.high)
+    assert (distance[inside] <= 0.5 + 1e-6).all()
+    assert len(np.unique(result)) > 4 or name == "softmax"
+
+
+def test_a_constant_row_without_epsilon_gives_the_bias() -> None:
+    codes = np.full((1, 2, 4), 9)
+    attributes = {"shape": (4,), "eps": 0.0, "weight": None, "bias": np.ones(4)}
+    output = ValueFormat(-3, 128, 8)
+    result = check("layer_norm", (codes,), (ValueFormat(-3, 128, 8),), output, attributes)
+    assert (result == 136).all()
+
+
+def test_norms_refuse_what_int64_cannot_sum() -> None:
+    codes = np.zeros((1, 2**24 + 1), dtype=np.int64)
+    attributes = {"shape": (2**24 + 1,), "eps": 1e-5, "weight": None, "bias": None}
+    fmt = ValueFormat(-3, 128, 8)
+    with pytest.raises(EnosError, match="fewer elements"):
+        vector_op("layer_norm").integers((codes,), (fmt,), fmt, attributes)
 
 
 def test_work_is_counted_for_every_operation() -> None:
