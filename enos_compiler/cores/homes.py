@@ -63,22 +63,23 @@ def lives(network: Network, word_bytes: int) -> dict[str, Life]:
     step = {name: i for i, name in enumerate(network.order)}
     roots = {v: root_of(network, v) for v in network.values}
     kept_out = {roots[v] for v in network.outputs}
-    readers: dict[str, list[int]] = {}
+    readers: dict[str, int] = {}
+    seen_at: dict[str, int] = {}
     for node in network.nodes():
-        if isinstance(node, Vector) and is_view(network, node):
-            continue
+        view = isinstance(node, Vector) and is_view(network, node)
         for root in dict.fromkeys(roots[v] for v in node.inputs):
-            readers.setdefault(root, []).append(step[node.name])
+            seen_at[root] = step[node.name]
+            if not view:
+                readers[root] = readers.get(root, 0) + 1
     found: dict[str, Life] = {}
     for name, value in network.values.items():
         if value.kind != "internal" or roots[name] != name or name in kept_out:
             continue
         first = step[value.producer]
-        steps = readers.get(name, [])
-        copies = 2 if len(steps) > 1 else 1
+        copies = 2 if readers.get(name, 0) > 1 else 1
         size = copies * -(-value.elements * HOME_BITS // 8)
         size = -(-size // word_bytes) * word_bytes
-        found[name] = Life(first, max([first, *steps]), size)
+        found[name] = Life(first, seen_at.get(name, first), size)
     return found
 
 
