@@ -212,8 +212,7 @@ class DigitalCore:
         if not self._resident(layer):
             events[self.weight_buffer.write] += held * plan.weight_loads
             source = homes.inputs[1].memory if shape.activation_product else self.chip.dram
-            for _ in range(plan.weight_loads):
-                traffic.read(source, weights, bits.weight)
+            traffic.read(source, weights, bits.weight, plan.weight_loads)
         traffic.read(homes.inputs[0].memory, plan.input_elements, bits.input)
         events[self.input_buffer.write] += self.input_buffer.words(plan.input_elements, bits.input)
         traffic.write(

@@ -115,17 +115,17 @@ class Traffic:
     events: Counter[Action] = field(default_factory=Counter)
     moved_bits: Counter[str] = field(default_factory=Counter)
 
-    def read(self, memory: str, elements: int, bits: int) -> None:
-        """Book the reading of packed codes."""
-        self._move(memory, elements, bits, self._array(memory).read)
+    def read(self, memory: str, elements: int, bits: int, times: int = 1) -> None:
+        """Book the reading of packed codes, several times over."""
+        self._move(memory, elements, bits, self._array(memory).read, times)
 
     def write(self, memory: str, elements: int, bits: int) -> None:
         """Book the writing of packed codes."""
-        self._move(memory, elements, bits, self._array(memory).write)
+        self._move(memory, elements, bits, self._array(memory).write, 1)
 
-    def _move(self, memory: str, elements: int, bits: int, action: Action) -> None:
+    def _move(self, memory: str, elements: int, bits: int, action: Action, times: int) -> None:
         array = self._array(memory)
-        count = array.words(elements, bits)
+        count = times * array.words(elements, bits)
         if count:
             self.events[action] += count
             self.moved_bits[memory] += count * array.word_bits

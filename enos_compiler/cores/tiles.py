@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import product
 
 from enos_compiler.ir.shape import LayerShape
@@ -28,14 +28,17 @@ class PositionTile:
         return -(-shape.n // self.n) * -(-shape.p // self.p) * -(-shape.q // self.q)
 
 
-def position_tiles(shape: LayerShape, limit: int) -> Iterator[PositionTile]:
-    """Yield tiles of at most `limit` positions: columns are cut before rows, rows before batch.
+@lru_cache(maxsize=4096)
+def position_tiles(shape: LayerShape, limit: int) -> tuple[PositionTile, ...]:
+    """Return tiles of at most `limit` positions: columns are cut before rows, rows before batch.
 
     Of the extents that give equally many tiles only the smallest is tried.
     """
-    for n, p, q in product(_extents(shape.n), _extents(shape.p), _extents(shape.q)):
-        if n * p * q <= limit and (q == shape.q or p == 1) and (p == shape.p or n == 1):
-            yield PositionTile(n, p, q)
+    return tuple(
+        PositionTile(n, p, q)
+        for n, p, q in product(_extents(shape.n), _extents(shape.p), _extents(shape.q))
+        if n * p * q <= limit and (q == shape.q or p == 1) and (p == shape.p or n == 1)
+    )
 
 
 def _extents(bound: int) -> list[int]:
@@ -64,6 +67,7 @@ def stored_extent(shape: LayerShape) -> tuple[int, int]:
     )
 
 
+@lru_cache(maxsize=65536)
 def inputs_by_tiles(shape: LayerShape, tile: PositionTile) -> int:
     """Return the stored elements of one channel read when every tile reads its own box once.
 
