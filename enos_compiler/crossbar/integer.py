@@ -204,6 +204,8 @@ def required_adc_bits(
 
 def _steps(matrix: IntegerMatrix, steps_log2: int | Sequence[int]) -> tuple[int, ...]:
     slices = matrix.layout.slices
+    if matrix.spec.adc.law == "ideal":
+        return (0,) * slices
     steps = (steps_log2,) * slices if isinstance(steps_log2, int) else tuple(steps_log2)
     if len(steps) != slices or min(steps) < 0:
         raise SpecError(
@@ -266,7 +268,8 @@ def read(
         x: integer codes of `input_bits` bits (sign included where `inputs_signed`).
         input_bits: width of the inputs; it sets the number of digits.
         inputs_signed: rows are driven with either sign.
-        steps_log2: ADC step as a power of two of the accumulator unit, one or one per slice.
+        steps_log2: ADC step as a power of two of the accumulator unit, one or one per slice; an
+            ideal converter has step 1.
         column_hook: analog error on the sums of one access.
         code_hook: error of the converter, in steps.
     """
