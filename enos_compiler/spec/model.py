@@ -193,6 +193,8 @@ def _short(value: Any) -> str:
 
 def _expectation(message: str) -> str:
     """Turn pydantic's "Input should be a valid integer" into "a valid integer"."""
+    if message.startswith("String should match pattern"):
+        return "letters, digits, _ and -, a letter first"
     return message.removeprefix("Input should be ").rstrip(".")
 
 

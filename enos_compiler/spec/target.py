@@ -25,8 +25,8 @@ from enos_compiler.spec.model import (
     validate,
 )
 
-NAME_PATTERN = r"^[a-z][a-z0-9_]*$"
-"""Owners of events: no dots, slashes or capitals, so that an action reads without doubt."""
+NAME_PATTERN = r"^[A-Za-z][A-Za-z0-9_-]*$"
+"""Owners of events have no dots and slashes: those part an action from its owner."""
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 
 

@@ -186,10 +186,11 @@ def test_no_dram() -> None:
     )
 
 
-def test_capital_in_a_name() -> None:
-    text = changed("- name: dram", "- name: DRAM")
-    assert message(text).startswith(
-        f"chip.yaml:{line_of(text, '- name: DRAM')}: memories[DRAM].name = 'DRAM' is not accepted"
+def test_dot_in_a_name() -> None:
+    text = changed("- name: dram", "- name: dram.low")
+    assert message(text) == (
+        f"chip.yaml:{line_of(text, '- name: dram.low')}: memories[dram.low].name = 'dram.low' is "
+        "not accepted\n  try: letters, digits, _ and -, a letter first"
     )
 
 
