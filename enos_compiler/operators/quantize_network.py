@@ -148,7 +148,8 @@ def layer_parameters(network: Network, layer: Layer) -> LayerParameters:
     gain, shift = np.ones(channels), bias
     if layer.norm is not None:
         mean, var, gamma, beta, eps = _norm(network, layer.norm, channels)
-        gain = gamma / np.sqrt(var + eps)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            gain = gamma / np.sqrt(var + eps)
         shift = gain * (bias - mean) + beta
     for name, numbers in (("weight", weight), ("gain", gain), ("shift", shift)):
         if not np.isfinite(numbers).all():
