@@ -245,6 +245,7 @@ class CrossbarCore:
         traffic = Traffic(self.chip)
         events = self._inputs(shape, choice, homes, traffic)
         cycles = 0
+        port = events[self.input_buffer.read] + events[self.input_buffer.write]
         turn = -(-self.spec.adc.conversion_ns.value // self.chip.clock_ns)
         positions = shape.n * shape.p * shape.q
         _, width = accumulators(choice.operator, choice.bits, shape.taps)
@@ -258,7 +259,7 @@ class CrossbarCore:
         events.update(traffic.events)
         inference = Cost(
             events={a: n for a, n in sorted(events.items()) if n},
-            cycles=max(cycles, traffic.cycles),
+            cycles=max(cycles, port, traffic.cycles),
             clock_ns=self.chip.clock_ns,
             area_um2=self.area_um2(),
         )

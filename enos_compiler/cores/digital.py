@@ -9,7 +9,10 @@ The array works on one tile of taps (rows) by output channels (columns) at once:
             read `rows` inputs, broadcast each along its row, sum down the columns,
             add the sum of each column to its partial sum
 
-Partial sums lie in one bank per column, so a tile holds as many positions as a bank has words.
+Partial sums lie in one bank per column, so a tile holds as many positions as a bank has words. A
+bank adds to one sum per cycle (its halves, even and odd positions, read and write in turn), so an
+operator with two sums takes two cycles per position. The input and the weight buffer have one port
+of a word per cycle. Transfers overlap with work: the slowest of array, buffers and memories counts.
 This is one family of mappings, not the best over all: the report names the core as simply modelled.
 """
 
@@ -153,14 +156,21 @@ class DigitalCore:
         programming = Cost()
         if self._resident(layer):
             programming = self._programming(layer, choice)
-        compute_cycles = self._tiles(layer.shape) * layer.shape.n * layer.shape.p * layer.shape.q
+        sums, _ = accumulators(choice.operator, choice.bits, layer.shape.taps)
+        positions = layer.shape.n * layer.shape.p * layer.shape.q
+        cycles = {
+            "array": self._tiles(layer.shape) * positions * sums,
+            "input_buffer": _accesses(self.input_buffer, events),
+            "weight_buffer": _accesses(self.weight_buffer, events),
+            "memories": traffic.cycles,
+        }
         inference = Cost(
             events={a: n for a, n in sorted(events.items()) if n},
-            cycles=max(compute_cycles, traffic.cycles),
+            cycles=max(cycles.values()),
             clock_ns=self.chip.clock_ns,
             area_um2=self.area_um2(),
         )
-        return CoreCost(inference, programming, self._detail(plan, layer, compute_cycles, traffic))
+        return CoreCost(inference, programming, self._detail(plan, layer, cycles))
 
     def _resident(self, layer: Layer) -> bool:
         return self.spec.weights == "resident" and not layer.shape.activation_product
@@ -264,9 +274,7 @@ class DigitalCore:
         cycles = max(held, traffic.cycles)
         return Cost(events=dict(events), cycles=cycles, clock_ns=self.chip.clock_ns)
 
-    def _detail(
-        self, plan: _Plan, layer: Layer, compute_cycles: int, traffic: Traffic
-    ) -> dict[str, object]:
+    def _detail(self, plan: _Plan, layer: Layer, cycles: dict[str, int]) -> dict[str, object]:
         shape = layer.shape
         return {
             "dataflow": "weight-stationary",
@@ -276,9 +284,8 @@ class DigitalCore:
             "column_tiles": self._column_tiles(shape),
             "inputs_kept_over_column_tiles": plan.keeps_inputs,
             "weight_loads": plan.weight_loads,
-            "utilisation": shape.macs / (compute_cycles * self.rows * self.columns),
-            "compute_cycles": compute_cycles,
-            "memory_cycles": traffic.cycles,
+            "utilisation": shape.macs / (cycles["array"] * self.rows * self.columns),
+            "cycles": cycles,
         }
 
     # What it is
@@ -332,3 +339,8 @@ class DigitalCore:
             + post
             + sum(float(b.area_um2.value) for b in buffers)
         )
+
+
+def _accesses(buffer: Array, events: Counter[Action]) -> int:
+    """Return the cycles that a buffer's one port is busy."""
+    return events[buffer.read] + events[buffer.write]
