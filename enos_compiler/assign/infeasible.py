@@ -74,6 +74,8 @@ def _levers(network: Network, dominant: str) -> list[str]:
         offered = {c.operator for c in layer.choices}
         shut = {r.operator: r.reason for r in layer.refusals if r.operator not in offered}
         levers += [f"{dominant} refuses {name}: {why}" for name, why in sorted(shut.items())[:2]]
+        if offered == {"mac"} and not layer.first_or_last:
+            levers.append("operators without multiplications (--search single)")
         if min(c.bits.weight for c in layer.choices) > 2:
             levers.append(f"narrower candidates for {dominant} (--bits)")
     elif dominant == "programming":
