@@ -88,7 +88,7 @@ class _Recorder(fx.Interpreter):
         self._network = network
         self._masks = _mask_values(network)
         for name, attribute in attribute_names(network).items():
-            self._widen(name, network.tensor(attribute), None)
+            self._widen(name, network.tensor(attribute).detach(), None)
 
     def run_node(self, n: fx.Node) -> Any:
         """Compute a node; record it if it is a value."""

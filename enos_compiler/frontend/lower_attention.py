@@ -12,7 +12,7 @@ from torch import Tensor, fx
 
 from enos_compiler.frontend.lower_elementwise import MASKED, affine, function_of
 from enos_compiler.frontend.lower_layers import linear, matmul
-from enos_compiler.frontend.lower_movement import permuted, to_result_shape, transpose
+from enos_compiler.frontend.lower_movement import permuted, transpose
 from enos_compiler.frontend.lowering import Builder, lowers
 
 
@@ -246,17 +246,23 @@ def einsum(b: Builder, equation: str, *operands: Any) -> fx.Node:
     lead = [c for c in shared if c in out]
     inner = [c for c in shared if c not in out]
     rows, columns = ([c for c in n if c not in shared] for n in (left, right))
-    extent = {c: n for name, x in zip(names, xs, strict=True) for c, n in _extents(name, x)}
-    a = _grouped(b, xs[0], left, (lead, rows, inner))
-    c = _grouped(b, xs[1], right, (lead, inner, columns))
-    y = matmul(b, a, c)
     order = [*lead, *rows, *columns]
-    y = b.reshape(y, lambda s: _ungrouped(s, (lead, rows, columns), extent))
-    return to_result_shape(b, permuted(b, y, [order.index(letter) for letter in out]))
-
-
-def _extents(name: str, x: fx.Node) -> list[tuple[str, int]]:
-    return list(zip(name, x.meta["shape"], strict=True))
+    is_linear = b.is_constant(xs[1]) and not lead
+    a = _grouped(
+        b, xs[0], left, (lead, *([c] for c in rows), inner) if is_linear else (lead, rows, inner)
+    )
+    y = matmul(b, a, _grouped(b, xs[1], right, (lead, inner, columns)))
+    extents = [
+        {
+            c: n
+            for name, x in zip(names, xs, strict=True)
+            for c, n in zip(name, x.meta[key], strict=True)
+        }
+        for key in ("shape", "grown")
+    ]
+    here, there = ([known[c] for c in order] for known in extents)
+    y = b.reshape(y, lambda s: here if s == y.meta["shape"] else there)
+    return permuted(b, y, [order.index(letter) for letter in out])
 
 
 def _grouped(b: Builder, x: fx.Node, name: str, groups: Sequence[Sequence[str]]) -> fx.Node:
@@ -288,14 +294,3 @@ def _products(extents: Sequence[int], counts: Sequence[int]) -> tuple[int, ...]:
         merged.append(product)
         start += count
     return tuple(merged)
-
-
-def _ungrouped(
-    shape: Sequence[int], groups: Sequence[Sequence[str]], extent: dict[str, int]
-) -> tuple[int, ...]:
-    """Return one extent per letter; what differs from the known ones is the batch."""
-    lead, rows, columns = groups
-    inner = []
-    for group, size in zip((rows, columns), shape[len(lead) :], strict=True):
-        inner.extend([size] if len(group) == 1 else [extent[c] for c in group])
-    return (*shape[: len(lead)], *inner)

@@ -36,6 +36,9 @@ RANDOM = (
 )
 """Calls whose result differs from run to run."""
 
+FACTORIES = ("new_zeros", "new_ones", "new_full", "zeros_like", "ones_like", "full_like")
+"""Calls that read a tensor's shape alone; what they make is constant."""
+
 WRITES = ("__setitem__", "copy_", "set_", "scatter_", "index_copy_", "index_add_", "index_put_")
 """Calls that write into a part of a tensor."""
 
@@ -148,7 +151,7 @@ class Recorder(TorchFunctionMode):
         name = _call_name(func)
         traced = [t for t in _tensors((args, kwargs)) if id(t) in self._traced]
         self._refuse(name, kwargs, bool(traced))
-        if not traced:
+        if not traced or name in FACTORIES:
             return func(*args, **kwargs)
         arguments = self._arguments(args), self._arguments(kwargs)
         result = func(*args, **kwargs)
