@@ -13,6 +13,9 @@ Partial sums lie in one bank per column, so a tile holds as many positions as a 
 bank adds to one sum per cycle (its halves, even and odd positions, read and write in turn), so an
 operator with two sums takes two cycles per position. The input and the weight buffer have one port
 of a word per cycle. Transfers overlap with work: the slowest of array, buffers and memories counts.
+Weights are reloaded from DRAM for every inference, through the weight buffer, or stay in the weight
+memory, programmed once: two choices, and the memory's bits are a scarce resource.
+
 This is one family of mappings, not the best over all: the report names the core as simply modelled.
 """
 
@@ -22,7 +25,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from pydantic import model_validator
 
@@ -37,6 +40,9 @@ from enos_compiler.ir.cost import Action, Cost
 from enos_compiler.ir.network import Layer
 from enos_compiler.ir.shape import LayerShape
 from enos_compiler.spec import BufferSpec, Count, Strict, rule_error
+
+RESIDENT = (("resident", 1),)
+"""The option of a choice whose weights stay in the weight memory."""
 
 
 class ArraySpec(Strict):
@@ -56,8 +62,8 @@ class DigitalSpec(Strict):
     weight_buffer: BufferSpec
     accumulators: BufferSpec
     """One bank of partial sums per column."""
-    weights: Literal["reloaded", "resident"]
-    """Reloaded from DRAM for every inference, or kept in the weight buffer for good."""
+    weight_memory: BufferSpec | None = None
+    """Holds the weights of some layers for good; those of the others are reloaded from DRAM."""
 
     @model_validator(mode="after")
     def _sums_fit_words(self) -> DigitalSpec:
@@ -100,11 +106,15 @@ class DigitalCore:
         self.input_buffer = Array(name, "input_buffer", spec.input_buffer)
         self.weight_buffer = Array(name, "weight_buffer", spec.weight_buffer)
         self.sums = Array(name, "accumulators", spec.accumulators)
+        self.weight_memory = (
+            Array(name, "weight_memory", spec.weight_memory) if spec.weight_memory else None
+        )
+        kept = self.weight_memory.prices if self.weight_memory else {}
         self.prices = PriceList(
             name,
             chip.arithmetic,
             frozenset({"pe", "post"}),
-            {**self.input_buffer.prices, **self.weight_buffer.prices, **self.sums.prices},
+            {**self.input_buffer.prices, **self.weight_buffer.prices, **self.sums.prices, **kept},
         )
 
     # What it takes
@@ -119,10 +129,11 @@ class DigitalCore:
             if reason:
                 yield Refusal(self.name, name, reason)
                 continue
-            for offered in offer(self.name, layer, name, widths):
-                if isinstance(offered, Choice):
-                    reason = self._too_large(layer, offered)
-                yield Refusal(self.name, name, reason) if reason else offered
+            keepable = self.weight_memory is not None and not layer.shape.activation_product
+            options = ((), RESIDENT) if keepable else ((),)
+            for offered in offer(self.name, layer, name, widths, options):
+                large = self._too_large(layer, offered) if isinstance(offered, Choice) else None
+                yield Refusal(self.name, name, large) if large else offered
 
     def _too_large(self, layer: Layer, choice: Choice) -> str | None:
         _, width = accumulators(choice.operator, choice.bits, layer.shape.taps)
@@ -132,12 +143,11 @@ class DigitalCore:
                 f"partial sums of {layer.shape.taps} taps at {choice.bits.input} x "
                 f"{choice.bits.weight} bits need {width} bits, the adders have {limit}"
             )
-        held = layer.shape.footprint("Weights", choice.bits.weight)
-        resident = self.spec.weights == "resident" and not layer.shape.activation_product
-        if resident and held > self.weight_buffer.capacity_bits:
+        memory = self._resident(choice)
+        if memory and not memory.holds(layer.shape.volume("Weights"), choice.bits.weight):
             return (
-                f"{held} bits of weights stay in the weight buffer, which holds "
-                f"{self.weight_buffer.capacity_bits}"
+                f"{layer.shape.volume('Weights')} weights of {choice.bits.weight} bits do not fit "
+                f"the weight memory of {memory.capacity_bits} bits; they are reloaded"
             )
         return None
 
@@ -154,14 +164,15 @@ class DigitalCore:
         events.update(self._moves(plan, layer, choice, homes, traffic))
         events.update(traffic.events)
         programming = Cost()
-        if self._resident(layer):
-            programming = self._programming(layer, choice)
+        if memory := self._resident(choice):
+            programming = self._programming(layer, choice, memory)
         sums, _ = accumulators(choice.operator, choice.bits, layer.shape.taps)
         positions = layer.shape.n * layer.shape.p * layer.shape.q
         cycles = {
             "array": self._tiles(layer.shape) * positions * sums,
             "input_buffer": _accesses(self.input_buffer, events),
             "weight_buffer": _accesses(self.weight_buffer, events),
+            "weight_memory": _accesses(self.weight_memory, events) if self.weight_memory else 0,
             "memories": traffic.cycles,
         }
         inference = Cost(
@@ -172,8 +183,9 @@ class DigitalCore:
         )
         return CoreCost(inference, programming, self._detail(plan, layer, cycles))
 
-    def _resident(self, layer: Layer) -> bool:
-        return self.spec.weights == "resident" and not layer.shape.activation_product
+    def _resident(self, choice: Choice) -> Array | None:
+        """Return the memory that keeps the choice's weights for good, if it does."""
+        return self.weight_memory if choice.options == RESIDENT else None
 
     def _row_tiles(self, shape: LayerShape) -> int:
         return -(-shape.taps // self.rows)
@@ -215,11 +227,13 @@ class DigitalCore:
         """Return the events of operands on their way to the array, and book their homes' words."""
         shape, bits = layer.shape, choice.bits
         weights = shape.volume("Weights")
-        held = self.weight_buffer.words(weights, bits.weight)
         events: Counter[Action] = Counter()
         events[f"{self.name}.pe/register_{bits.weight}"] += weights * plan.chunks
-        events[self.weight_buffer.read] += held * plan.chunks
-        if not self._resident(layer):
+        if memory := self._resident(choice):
+            events[memory.read] += memory.words(weights, bits.weight) * plan.chunks
+        else:
+            held = self.weight_buffer.words(weights, bits.weight)
+            events[self.weight_buffer.read] += held * plan.chunks
             events[self.weight_buffer.write] += held * plan.weight_loads
             source = homes.inputs[1].memory if shape.activation_product else self.chip.dram
             traffic.read(source, weights, bits.weight, plan.weight_loads)
@@ -264,12 +278,12 @@ class DigitalCore:
             energy += count * memory.prices[action][0]
         return energy
 
-    def _programming(self, layer: Layer, choice: Choice) -> Cost:
+    def _programming(self, layer: Layer, choice: Choice, memory: Array) -> Cost:
         traffic = Traffic(self.chip)
         weights = layer.shape.volume("Weights")
         traffic.read(self.chip.dram, weights, choice.bits.weight)
-        held = self.weight_buffer.words(weights, choice.bits.weight)
-        events = Counter({self.weight_buffer.write: held})
+        held = memory.words(weights, choice.bits.weight)
+        events = Counter({memory.write: held})
         events.update(traffic.events)
         cycles = max(held, traffic.cycles)
         return Cost(events=dict(events), cycles=cycles, clock_ns=self.chip.clock_ns)
@@ -299,21 +313,16 @@ class DigitalCore:
         return self.prices.look_up(action)[1]
 
     def capacity(self, choice: Choice, layer: Layer) -> Mapping[str, int]:
-        """Return the bits of the weight buffer that resident weights hold for good."""
-        if not self._resident(layer):
+        """Return the bits of the weight memory that resident weights hold for good."""
+        memory = self._resident(choice)
+        if memory is None:
             return {}
-        return {
-            "weight_bits": self.weight_buffer.words(
-                layer.shape.volume("Weights"), choice.bits.weight
-            )
-            * self.weight_buffer.word_bits
-        }
+        held = memory.words(layer.shape.volume("Weights"), choice.bits.weight)
+        return {"weight_bits": held * memory.word_bits}
 
     def capacities(self) -> Mapping[str, int]:
-        """Return the weight buffer's bits where weights stay."""
-        if self.spec.weights == "reloaded":
-            return {}
-        return {"weight_bits": self.weight_buffer.capacity_bits}
+        """Return the bits of the weight memory, where the core has one."""
+        return {"weight_bits": self.weight_memory.capacity_bits} if self.weight_memory else {}
 
     def leakage_mw(self) -> float:
         """Return the leakage power of the whole core in mW, from its area."""
@@ -332,7 +341,9 @@ class DigitalCore:
         element += 8 * formulas.register_per_bit_um2.value
         rows = self.rows * 8 * formulas.register_per_bit_um2.value
         post = self.columns * multiplier_um2(width, 8, formulas)
-        buffers = (self.spec.input_buffer, self.spec.weight_buffer, self.spec.accumulators)
+        buffers = [self.spec.input_buffer, self.spec.weight_buffer, self.spec.accumulators]
+        if self.spec.weight_memory:
+            buffers.append(self.spec.weight_memory)
         return (
             self.rows * self.columns * element
             + rows

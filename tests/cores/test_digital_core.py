@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from enos_compiler.cores.arithmetic import accumulators
 from enos_compiler.cores.base import Homes
-from enos_compiler.cores.digital import DigitalCore
+from enos_compiler.cores.digital import RESIDENT
 from enos_compiler.cores.tiles import PositionTile, inputs_by_tiles, position_tiles, stored_extent
-from enos_compiler.ir import Bits, Choice, LayerShape
+from enos_compiler.ir import Bits, Choice, LayerShape, Refusal
 
 ALL_EIGHT = Bits(8, 8, 8)
 
@@ -166,20 +166,29 @@ def test_the_slowest_part_sets_the_pace() -> None:
 
 
 def test_resident_weights_are_programmed_and_not_reloaded() -> None:
-    reloading = hybrid().cores["mac"]
-    assert isinstance(reloading, DigitalCore)
-    keeping = DigitalCore(
-        "mac", reloading.spec.model_copy(update={"weights": "resident"}), reloading.chip
-    )
+    core = hybrid().cores["mac"]
     shape = conv(16, 16, 8)
-    subject, choice = layer(shape), mac(shape)
-    found = keeping.cost(subject, choice, IN_BUFFER)
-    assert "dram.device/read_64b" not in found.inference.events
-    assert found.programming.events["dram.device/read_64b"] == shape.volume("Weights") // 8
-    assert keeping.capacity(choice, subject) == {"weight_bits": shape.volume("Weights") * 8}
-    large = layer(conv(64, 64, 8))
-    (refusal,) = keeping.choices(large, ["mac"], [ALL_EIGHT], signed_input=False)
-    assert not isinstance(refusal, Choice)
-    assert refusal.reason == (
-        "294912 bits of weights stay in the weight buffer, which holds 262144"
+    subject, weights = layer(shape), shape.volume("Weights")
+    reloaded, kept = (
+        c for c in choices(hybrid(), "mac", subject, ALL_EIGHT) if c.operator == "mac"
     )
+    assert (reloaded.options, kept.options) == ((), RESIDENT)
+    found = core.cost(subject, kept, IN_BUFFER)
+    assert "dram.device/read_64b" not in found.inference.events
+    assert found.inference.events["mac.weight_memory/read_64b"] == weights // 8
+    assert found.programming.events == {
+        "mac.weight_memory/write_64b": weights // 8,
+        "dram.device/read_64b": weights // 8,
+    }
+    assert core.capacity(kept, subject) == {"weight_bits": weights * 8}
+    assert core.capacity(reloaded, subject) == {}
+    assert not core.cost(subject, reloaded, IN_BUFFER).programming.events
+
+
+def test_weights_that_do_not_fit_are_reloaded_only() -> None:
+    large = layer(conv(256, 256, 8))
+    offers = list(hybrid().cores["mac"].choices(large, ["mac"], [ALL_EIGHT], signed_input=False))
+    assert [o.options for o in offers if isinstance(o, Choice)] == [()]
+    assert [o.reason for o in offers if isinstance(o, Refusal)] == [
+        "589824 weights of 8 bits do not fit the weight memory of 2097152 bits; they are reloaded"
+    ]
