@@ -27,6 +27,7 @@ from enos_compiler.ir.choice import Choice, Refusal
 from enos_compiler.ir.formats import ValueFormat
 from enos_compiler.ir.network import Layer, Network
 from enos_compiler.operators.base import Operator
+from enos_compiler.operators.quantize_network import is_plain_sum
 from enos_compiler.semantics.quantizer import dequantize, quantize_codes
 
 PERTURBATION = 1e-2
@@ -156,8 +157,7 @@ class _Probe:
 
     def output_noise(self, layer: Layer, bits: int) -> float:
         """Return the noise-to-signal of the output's codes; 0 for a sum that is the result."""
-        consumers = self.network.consumers(layer.output)
-        if layer.output in self.network.outputs and not consumers:
+        if is_plain_sum(self.network, layer):
             return 0.0
         return _ratio(self._rounded(layer.output, bits), self.found[layer.output])
 

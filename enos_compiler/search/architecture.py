@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from enos_compiler.ir.choice import Bits, Choice
 from enos_compiler.ir.network import Layer, Network, Vector
-from enos_compiler.search.forms import BranchMixture, Call, Mixture
+from enos_compiler.search.forms import Call
+from enos_compiler.search.mixture import Branch, BranchMixture, FoldedMixture, Mixture
 from enos_compiler.semantics.formats import grid_source
 from enos_compiler.semantics.widths import DEFAULT_BITS, layer_asks, width_rule
 
@@ -71,7 +72,7 @@ class Architecture(nn.Module):
         keys = list(tied)
         for layer in network.layers.values():
             tie = next((k for k in keys if k == _tie_name(layer)), None)
-            self.spaces[layer.name] = _space(layer, tie, tied[tie] if tie else ())
+            self.spaces[layer.name] = self._space(layer, tie, tied[tie] if tie else ())
             self.free.append(nn.Parameter(torch.zeros(len(self.spaces[layer.name].classes))))
         self.probabilities: dict[str, Tensor] = {}
         self._stored: dict[str, Shares] = {}
@@ -112,6 +113,30 @@ class Architecture(nn.Module):
             -float(torch.tensor(max(by_arithmetic[c.operator, c.bits], tiny)).log())
             for c in layer.choices
         )
+
+    def _space(
+        self, layer: Layer, tie: str | None, rows: Sequence[tuple[str, str, int]]
+    ) -> LayerSpace:
+        classes = tuple(dict.fromkeys(class_of(c) for c in layer.choices))
+        branches = tuple(sorted({_branch(c) for c in classes}, key=_precision))
+        return LayerSpace(
+            layer=layer,
+            classes=classes,
+            mixture=self._mixture(layer, branches),
+            branch_of=torch.tensor([branches.index(_branch(c)) for c in classes]),
+            tie=tie,
+            tied_rows=torch.tensor([rows.index(_tied_part(c)) for c in classes]) if tie else None,
+        )
+
+    def _mixture(self, layer: Layer, branches: tuple[Branch, ...]) -> Mixture:
+        rescale = layer.norm is not None
+        if layer.weight is None:
+            return BranchMixture(branches, rescale=rescale)
+        scales, age = torch.ones(len(branches)), torch.tensor(-1)
+        row = len(self.spaces)
+        self.register_buffer(f"scales_{row}", scales)
+        self.register_buffer(f"age_{row}", age)
+        return FoldedMixture(branches, rescale=rescale, scales=scales, age=age)
 
     def _find(self, value: str) -> Shares:
         producer = self.network.producer(value)
@@ -181,25 +206,12 @@ def _gather(widths: Sequence[int], probabilities: Tensor) -> Shares:
     return dict(zip(distinct, sums.unbind(), strict=True))
 
 
-def _space(layer: Layer, tie: str | None, rows: Sequence[tuple[str, str, int]]) -> LayerSpace:
-    classes = tuple(dict.fromkeys(class_of(c) for c in layer.choices))
-    branches = sorted({_branch(c) for c in classes}, key=_precision)
-    return LayerSpace(
-        layer=layer,
-        classes=classes,
-        mixture=BranchMixture(tuple(branches), rescale=layer.norm is not None),
-        branch_of=torch.tensor([branches.index(_branch(c)) for c in classes]),
-        tie=tie,
-        tied_rows=torch.tensor([rows.index(_tied_part(c)) for c in classes]) if tie else None,
-    )
-
-
-def _branch(of: ChoiceClass) -> tuple[str, int, int]:
+def _branch(of: ChoiceClass) -> Branch:
     _, operator, bits = of
     return (operator, bits.input, bits.weight)
 
 
-def _precision(branch: tuple[str, int, int]) -> tuple[bool, int, int, str]:
+def _precision(branch: Branch) -> tuple[bool, int, int, str]:
     """Order branches: mac first, wide before narrow."""
     operator, input_bits, weight_bits = branch
     return (operator != "mac", -input_bits, -weight_bits, operator)

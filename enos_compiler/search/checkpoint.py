@@ -13,6 +13,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -82,8 +83,13 @@ def load(path: Path, fingerprint: str) -> Checkpoint | None:
 
 
 def fingerprint(network: Network, settings: Iterable[object]) -> str:
-    """Return a hash of the parameters, the ranges, the choices, their prices and the settings."""
-    digest = hashlib.sha256()
+    """Return a hash of all that decides a training's numbers but the data: see the arguments.
+
+    Args:
+        network: its parameters, ranges, choices and their prices.
+        settings: of the training.
+    """
+    digest = hashlib.sha256(f"{SCHEMA} {version('enos-compiler')}".encode())
     for name, tensor in sorted(network.graph.state_dict().items()):
         digest.update(name.encode())
         digest.update(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())

@@ -7,6 +7,7 @@ before any fused normalisation and activation, which the network module applies 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -16,8 +17,10 @@ from torch import Tensor
 
 from enos_compiler import plugins
 from enos_compiler.ir.choice import Bits
+from enos_compiler.ir.formats import ValueFormat
 from enos_compiler.ir.network import Layer
 from enos_compiler.operators.base import Operator
+from enos_compiler.operators.mac import Mac
 from enos_compiler.search.fake import sign
 
 Product = Callable[..., Tensor]
@@ -39,6 +42,8 @@ class Call:
     gain: Tensor | None
     """(M,) gamma / sigma of the fused normalisation by its running statistics, detached."""
     read: Reader
+    read_format: Callable[[str, int], ValueFormat]
+    """(value name, bits) -> the format of what `read` returns."""
 
     @property
     def weight_axes(self) -> tuple[int, ...]:
@@ -78,23 +83,19 @@ class Arithmetic:
         return (self.operator, self.bits.input, self.bits.weight)
 
 
-def weight_forms(
-    operator: Operator, call: Call, weight_bits: int, *, fold: bool
-) -> tuple[Tensor | None, Tensor | None]:
-    """Return the operator's weights (A, B), in the layer's weight shape.
+def folded_mac(mac: Mac, call: Call, weight: Tensor, input_bits: int, weight_bits: int) -> Tensor:
+    """Return mac weights as quantisation rounds them, in the scale of the live network.
 
-    With `fold`, mac weights are rounded as quantisation rounds them: times the gain of the fused
-    normalisation, which is divided out again so that the live normalisation may follow.
+    They are rounded times the gain of the fused normalisation, which is then divided out again, so
+    that the live normalisation may follow.
     """
-    weight = call.weight
-    if weight is None:
-        raise ValueError(f"layer {call.layer.name} has no weight")
-    if fold and operator.name == "mac" and call.gain is not None:
-        gain = torch.where(call.gain == 0, torch.ones_like(call.gain), call.gain)
-        gain = gain.view(call.weight_axes)
-        plain, signed = operator.weight_forms(weight * gain, weight_bits)
-        return None if plain is None else plain / gain, signed
-    return operator.weight_forms(weight, weight_bits)
+    input_max = call.read_format(call.layer.inputs[0], input_bits).max_abs
+    gain = torch.ones(()) if call.gain is None else call.gain.view(call.weight_axes)
+    gain = torch.where(gain == 0, torch.ones_like(gain), gain)
+    plain, _ = mac.weight_forms(weight * gain, weight_bits, input_max=input_max)
+    if plain is None:
+        raise ValueError("mac has a plain form")
+    return plain / gain
 
 
 def branch_sum(call: Call, arithmetic: tuple[str, int, int], *, fold: bool) -> Tensor:
@@ -104,7 +105,12 @@ def branch_sum(call: Call, arithmetic: tuple[str, int, int], *, fold: bool) -> T
         left, right = call.layer.inputs
         return call.product(call.read(left, input_bits), call.read(right, weight_bits))
     operator: Operator = _operator(name)
-    plain, signed = weight_forms(operator, call, weight_bits, fold=fold)
+    plain: Tensor | None
+    if fold and isinstance(operator, Mac):
+        plain = folded_mac(operator, call, call.weight, input_bits, weight_bits)
+        signed = None
+    else:
+        plain, signed = operator.weight_forms(call.weight, weight_bits)
     x = call.read(call.layer.inputs[0], input_bits)
     parts = []
     if plain is not None:
@@ -128,65 +134,25 @@ class ChoiceForm:
     """One choice, with exactly the rounding that its integers will have."""
 
     arithmetic: Arithmetic
+    fold: bool = True
+    """Round mac weights with the normalisation folded in; not where layers share weights."""
 
     def __call__(self, call: Call) -> Tensor:
         """Return the operator's sum of fake-quantised operands."""
-        return add_bias(call, branch_sum(call, self.arithmetic.branch, fold=True))
-
-
-class Mixture(Protocol):
-    """Candidates of one layer weighted by probabilities; a form that the search can read."""
-
-    branches: tuple[tuple[str, int, int], ...]
-
-    def mix(self, call: Call, probabilities: Tensor) -> Tensor:
-        """Return the weighted sum over branches, (len(branches),) probabilities."""
-
-
-class BranchMixture:
-    """Every candidate as a branch of its own; outputs scaled to the deviation of the first.
-
-    Args:
-        branches: (operator, input bits, weight bits), the most precise mac first where there is
-            one: its output sets the scale.
-        rescale: divide the branches' deviations out. Right only in front of a normalisation,
-            which hides the scale from the layer that is compiled.
-    """
-
-    def __init__(self, branches: tuple[tuple[str, int, int], ...], *, rescale: bool) -> None:
-        self.branches = branches
-        self.rescale = rescale
-
-    def mix(self, call: Call, probabilities: Tensor) -> Tensor:
-        """Return the sum over branches of probability x scale x output, bias included."""
-        totals = [branch_sum(call, branch, fold=False) for branch in self.branches]
-        if self.rescale and len(totals) > 1:
-            totals = _equal_deviation(totals)
-        mixed = totals[0] * probabilities[0]
-        for total, probability in zip(totals[1:], probabilities[1:], strict=True):
-            mixed = mixed + total * probability
-        return add_bias(call, mixed)
-
-
-def _equal_deviation(totals: list[Tensor]) -> list[Tensor]:
-    with torch.no_grad():
-        deviations = [total.std().clamp_min(1e-12) for total in totals]
-        scales = [deviations[0] / deviation for deviation in deviations]
-    return [total * scale for total, scale in zip(totals, scales, strict=True)]
-
-
-def float_forms(layers: Mapping[str, Layer]) -> dict[str, LayerForm]:
-    """Return float forms for every layer."""
-    return {name: FloatForm() for name in layers}
+        return add_bias(call, branch_sum(call, self.arithmetic.branch, fold=self.fold))
 
 
 def assigned_forms(layers: Mapping[str, Layer]) -> dict[str, LayerForm]:
     """Return the form of every layer's assigned choice."""
     forms: dict[str, LayerForm] = {}
+    readers = Counter(layer.weight_key for layer in layers.values())
     for name, layer in layers.items():
         if layer.choice is None:
             raise ValueError(f"layer {name} is not assigned")
-        forms[name] = ChoiceForm(Arithmetic(layer.choice.operator, layer.choice.bits))
+        forms[name] = ChoiceForm(
+            Arithmetic(layer.choice.operator, layer.choice.bits),
+            fold=readers[layer.weight_key] == 1,
+        )
     return forms
 
 

@@ -27,6 +27,7 @@ from torch.nn import functional as F  # noqa: N812  (the name that PyTorch's own
 from enos_compiler.ir.formats import ValueFormat
 from enos_compiler.ir.network import Layer, Network, Vector
 from enos_compiler.ir.ops import op_name
+from enos_compiler.operators.quantize_network import is_plain_sum
 from enos_compiler.search.fake import fake_quantize
 from enos_compiler.search.forms import Call, FloatForm, LayerForm
 from enos_compiler.semantics.formats import format_at, grid_source
@@ -162,6 +163,7 @@ class NetworkModule(nn.Module):
             bias=bias,
             gain=self._gain(layer),
             read=lambda value, bits: self._copy(value, bits, stored[value]),
+            read_format=self._read_format,
         )
         return self.forms.get(layer.name, FloatForm())(call)
 
@@ -219,23 +221,18 @@ class NetworkModule(nn.Module):
         if not widths or bits >= max(widths):
             return stored
         if (value, bits) not in self._copies:
-            widest = self.format_of(source, max(widths))
-            self._copies[value, bits] = fake_quantize(stored, widest.narrowed(bits))
+            self._copies[value, bits] = fake_quantize(stored, self._read_format(value, bits))
         return self._copies[value, bits]
 
-
-def straight_outputs(network: Network) -> set[str]:
-    """Return network outputs that a layer produces: they are dequantised sums and never rounded."""
-    return {
-        value
-        for value in network.outputs
-        if network.values[value].producer in network.layers and not network.consumers(value)
-    }
+    def _read_format(self, value: str, bits: int) -> ValueFormat:
+        """Return the format in which a reader of `bits` gets a value."""
+        source = grid_source(self.network, value)
+        return self.format_of(source, max(self.widths.stored(source))).narrowed(bits)
 
 
 def _rounded_values(network: Network) -> tuple[str, ...]:
     """Return the values with a format of their own."""
-    sums = straight_outputs(network)
+    sums = {node.output for node in network.nodes() if is_plain_sum(network, node)}
     return tuple(
         name
         for name, value in network.values.items()

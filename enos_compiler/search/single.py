@@ -140,6 +140,7 @@ def search_single(
         objective,
         extra=({"params": list(architecture.parameters()), "lr": settings.architecture_rate},),
         on_epoch=_speaker("search", settings, budget_pj),
+        say=settings.say,
         extra_module=architecture,
     )
     history = trainer.run()
@@ -186,7 +187,7 @@ def train_float(
             f"{epochs} epochs in float come first"
         )
     phase = _phase("float", settings, epochs, settings.learning_rate, network)
-    trainer = Trainer(module, data, phase, on_epoch=_speaker("float", settings))
+    trainer = Trainer(module, data, phase, on_epoch=_speaker("float", settings), say=settings.say)
     section["epochs"] = [asdict(record) for record in trainer.run()]
     tested = evaluate(module_predictor(module), data, "test", batch=batch)
     section["test_accuracy"] = tested.fraction if tested else None

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from enos_compiler.errors import FrontendError
+from enos_compiler.errors import FormatError, FrontendError
 from enos_compiler.search.checkpoint import (
     Checkpoint,
     load,
@@ -101,6 +101,7 @@ class Trainer:
         objective: what is added to the loss.
         extra: parameter groups beside the module's, in the optimiser's form.
         on_epoch: called after each epoch.
+        say: progress in words, for a person.
     """
 
     module: nn.Module
@@ -109,6 +110,7 @@ class Trainer:
     objective: Objective = field(default_factory=Objective)
     extra: tuple[dict[str, Any], ...] = ()
     on_epoch: Callable[[EpochRecord], None] = lambda _: None
+    say: Callable[[str], None] = lambda _: None
     extra_module: nn.Module | None = None
     """Holds the parameters of `extra`; saved with the module."""
     history: list[EpochRecord] = field(default_factory=list)
@@ -239,15 +241,23 @@ class Trainer:
             names = [n for n in found.tensors if n.startswith(prefix)]
             return {n.removeprefix(prefix): found.tensors[n] for n in names}
 
-        self.module.load_state_dict(part("module/"))
-        best.update(part("best/"))
-        if self.extra_module is not None:
-            self.extra_module.load_state_dict(part("extra/"))
-        restore_optimiser(optimiser, found.tensors)
+        try:
+            self.module.load_state_dict(part("module/"))
+            best.update(part("best/"))
+            if self.extra_module is not None:
+                self.extra_module.load_state_dict(part("extra/"))
+            restore_optimiser(optimiser, found.tensors)
+        except (RuntimeError, KeyError, ValueError) as error:
+            raise FormatError(
+                f"holds other tensors than this training: {error}",
+                place=str(path),
+                remedy="delete the file; the training starts again",
+            ) from error
         torch.set_rng_state(found.tensors["random/torch"])
         generator.set_state(found.tensors["random/batches"])
         self.history.extend(EpochRecord(**record) for record in found.state["history"])
         self.objective.state.update(found.state["objective"])
+        self.say(f"{self.settings.name}: goes on after epoch {len(self.history)} of {path}")
 
 
 def _factor(progress: float) -> float:

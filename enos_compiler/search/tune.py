@@ -103,10 +103,12 @@ def tune(network: Network, data: Data, settings: TuneSettings) -> tuple[Network,
         keep_best=True,
         batch=batch,
     )
-    history = Trainer(module, data, phase, _FreezeNorms(module), on_epoch=speak).run()
+    trainer = Trainer(module, data, phase, _FreezeNorms(module), on_epoch=speak, say=settings.say)
+    history = trainer.run()
     after = evaluate(module_predictor(module), data, "validation", batch=batch)
     if before and after and before.correct > after.correct:
         module.load_state_dict(started)
+        after = before
         settings.say("finetune: no epoch was better than the start, which is kept")
     section = {
         "validation_accuracy_before": before.fraction if before else None,
