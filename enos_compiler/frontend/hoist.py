@@ -40,13 +40,13 @@ def _hoist(graph: fx.Graph, node: fx.Node, passes: tuple[object, ...]) -> None:
     if len(top.users) != 1:
         return
     if top.target is ops.interleave:
-        _split_over_phases(graph, node, top, chain)
+        _split_over_phases(graph, node, top)
     elif chain and _absorbs(top, node):
         node.replace_all_uses_with(_input(node))
         node.replace_input_with(_input(node), top)
         top.replace_all_uses_with(node, delete_user_cb=lambda user: user is not node)
         top.append(node)
-        _move_operands(node)
+        _operands_to_front(graph, node)
         _reshape_meta(node, top)
 
 
@@ -62,11 +62,10 @@ def _keeps_channels(movement: fx.Node, node: fx.Node) -> bool:
     return bool(node.target is not ops.batch_norm or movement.kwargs["dim"] != 1)
 
 
-def _split_over_phases(
-    graph: fx.Graph, node: fx.Node, interleave: fx.Node, chain: list[fx.Node]
-) -> None:
-    """Apply the node to each phase of an interleave instead of to its result."""
+def _split_over_phases(graph: fx.Graph, node: fx.Node, interleave: fx.Node) -> None:
+    """Apply the node to each phase of an interleave; movements behind it stay where they are."""
     phases = []
+    _operands_to_front(graph, node)
     for phase in interleave.args:
         if not isinstance(phase, fx.Node):
             continue
@@ -80,20 +79,19 @@ def _split_over_phases(
             )
         copy.meta.update(node.meta)
         _reshape_meta(copy, phase)
-        _move_operands(copy)
         phases.append(copy)
     end = _input(node)
     interleave.args = tuple(phases)
     node.replace_all_uses_with(end)
     graph.erase_node(node)
-    del chain  # the movements below the interleave stay where they are
 
 
-def _move_operands(node: fx.Node) -> None:
-    """Put the attributes that a moved node reads in front of it."""
+def _operands_to_front(graph: fx.Graph, node: fx.Node) -> None:
+    """Put the attributes that a moved node reads before every computing node."""
+    front = next(n for n in graph.nodes if n.op not in ("placeholder", "get_attr"))
     for operand in node.all_input_nodes:
         if operand.op == "get_attr":
-            node.prepend(operand)
+            front.prepend(operand)
 
 
 def _reshape_meta(node: fx.Node, source: fx.Node) -> None:

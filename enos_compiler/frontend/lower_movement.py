@@ -41,7 +41,7 @@ def identity(b: Builder, input: fx.Node, *_: Any, **__: Any) -> fx.Node:
     return input
 
 
-@lowers("to", "float", "type", "type_as")
+@lowers("to", "float", "type", "type_as", "double", "half", "bfloat16", "long", "int", "bool")
 def cast(b: Builder, input: fx.Node, *_: Any, **__: Any) -> fx.Node:
     """Leave out conversions to the type that the values have; refuse others."""
     wanted = b.current.meta["dtype"] if b.current is not None else input.meta["dtype"]

@@ -9,6 +9,7 @@ numbers and writes into slices raise with the user's line.
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -226,11 +227,23 @@ class Recorder(TorchFunctionMode):
             return self._attribute(tensor)
         _, node, version = self._traced[id(tensor)]
         if _version(tensor) != version:
-            raise self._error(
+            error = self._error(
                 "a tensor is used after another view of its memory was changed in place",
                 "use the form that returns a new tensor, e.g. relu instead of relu_, x = x + y",
             )
+            error.place = error.place or self._place_of_change(tensor)
+            raise error
         return node
+
+    def _place_of_change(self, tensor: Tensor) -> str | None:
+        """Return the line of the last recorded call on the memory of a tensor."""
+        memory = tensor.untyped_storage().data_ptr()
+        places = [
+            node.meta.get("place")
+            for other, node, _ in self._traced.values()
+            if other.untyped_storage().data_ptr() == memory and other is not tensor
+        ]
+        return places[-1] if places else None
 
     def _attribute(self, tensor: Tensor) -> fx.Node:
         """Return the get_attr node of a parameter, a buffer or a constant."""
@@ -297,12 +310,15 @@ def record(model: nn.Module, inputs: Sequence[Tensor], names: Sequence[str]) -> 
         except FrontendError:
             raise
         except Exception as error:
-            raise model_error(error, modules.path, inputs) from error
+            raise model_error(error, model, inputs) from error
         return Recording(recorder.graph, recorder.constants, recorder.output(result))
 
 
-def model_error(error: Exception, path: str, inputs: Sequence[Tensor]) -> FrontendError:
-    """Return the error for a model that raises on its example inputs."""
+def model_error(error: Exception, model: nn.Module, inputs: Sequence[Tensor]) -> FrontendError:
+    """Return the error for a model that raises on its example inputs; it names the module."""
+    names = {id(module): name for name, module in model.named_modules()}
+    running = [f.f_locals.get("self") for f, _ in traceback.walk_tb(error.__traceback__)]
+    path = next((names[id(m)] for m in reversed(running) if id(m) in names), "")
     shapes = ", ".join(str(tuple(x.shape)) for x in inputs)
     where = f" in module {path}" if path else ""
     return FrontendError(
