@@ -20,6 +20,8 @@ _MOST_REASONS = 8
 """Refusals named; the others are counted."""
 _BAR = 8
 """Width of the bar of a layer's share."""
+_NAME = 21
+"""Longest layer name; of longer ones the middle is left out."""
 
 Report = Mapping[str, Any]
 
@@ -73,8 +75,7 @@ def _layers(report: Report, *, ascii_only: bool) -> Table:
     """Return a row a layer, then a row for each other part of the energy."""
     total_pj = report["totals"]["energy_pj"] or 1.0
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
-    overflow: Any = "crop" if ascii_only else "ellipsis"
-    table.add_column("layer", no_wrap=True, overflow=overflow, max_width=21)
+    table.add_column("layer", no_wrap=True)
     table.add_column("operator", no_wrap=True, max_width=8)
     table.add_column("core", no_wrap=True, max_width=8)
     table.add_column("bits", no_wrap=True)
@@ -86,7 +87,7 @@ def _layers(report: Report, *, ascii_only: bool) -> Table:
         bits = layer["bits"]
         share = layer["energy_pj"] / total_pj
         table.add_row(
-            layer["name"],
+            _short(layer["name"], ".." if ascii_only else "…"),
             layer["operator"],
             layer["core"],
             f"{bits['input']}/{bits['weight']}/{bits['output']}",
@@ -108,6 +109,13 @@ def _layers(report: Report, *, ascii_only: bool) -> Table:
             cells = (energy_text(spent), "", f"{share:.1%}", mark * round(_BAR * share))
             table.add_row(name, "", "", "", *cells, style="dim")
     return table
+
+
+def _short(name: str, gap: str) -> str:
+    if len(name) <= _NAME:
+        return name
+    kept = _NAME - len(gap)
+    return name[: kept // 2] + gap + name[-(kept - kept // 2) :]
 
 
 def _facts(report: Report) -> Table:
@@ -183,13 +191,16 @@ def _fallbacks(report: Report) -> Iterator[str]:
 
 
 def _refusals(report: Report) -> Iterator[str]:
-    """Yield why cores did not take layers, the most frequent reason first."""
-    layers: dict[tuple[str, str, str], list[str]] = defaultdict(list)
+    """Yield why cores did not take layers, the reason that shut most layers out first."""
+    layers: dict[tuple[str, str], dict[str, None]] = defaultdict(dict)
+    cores: dict[tuple[str, str], dict[str, None]] = defaultdict(dict)
     for row in report["refusals"]:
-        layers[row["core"], row["operator"], row["reason"]].append(row["layer"])
+        key = row["operator"], row["reason"]
+        layers[key][row["layer"]] = None
+        cores[key][row["core"]] = None
     order = sorted(layers.items(), key=lambda item: (-len(item[1]), item[0]))
-    for (core, operator, reason), names in order[:_MOST_REASONS]:
-        which = names[0] if len(names) == 1 else f"{len(names)} layers"
-        yield f"{operator} on {core}, {which}: {reason}"
+    for (operator, reason), names in order[:_MOST_REASONS]:
+        which = next(iter(names)) if len(names) == 1 else f"{len(names)} layers"
+        yield f"{operator} for {which} on {', '.join(cores[operator, reason])}: {reason}"
     if len(order) > _MOST_REASONS:
         yield f"and {len(order) - _MOST_REASONS} more reasons, in report.json"

@@ -167,14 +167,14 @@ def test_terminal_summary_fits_and_tells_everything(report: dict[str, Any]) -> N
     assert lines[0].startswith(f"compiled tinynet for tiny: {energy_text(_total(report))}")
     assert lines[1] == "  written to build/tinynet-tiny/"
     for expected in (
-        "stem_convolution_wit",
+        "stem_convo…_long_name ",
         "all-mac-digital-8/8",
         "91.73% before, 91.01% compiled, on 10,000 images",
         "floor+0.7 = ",
         "simple model on ",
         "ONNX Runtime equals the integer reference (full)",
         "host executes 1 x softmax",
-        "mf on mac, 3 layers: digital cores do not execute mf",
+        "mf for 3 layers on mac: digital cores do not execute mf",
         "leakage",
     ):
         assert expected in " ".join(text.split()), expected
