@@ -141,7 +141,8 @@ class _File:
     def data(self) -> Data | None:
         if not callable(getattr(self.module, "data", None)):
             return None
-        return as_data(self._call("data"), self._definition("data"))
+        found = self._call("data")
+        return None if found is None else as_data(found, self._definition("data"))
 
     def _call(self, name: str) -> Any:
         function = getattr(self.module, name)

@@ -30,7 +30,7 @@ from enos_compiler.search.checkpoint import fingerprint
 from enos_compiler.search.energy import ExpectedEnergy, expected_energy
 from enos_compiler.search.evaluate import Accuracy, evaluate, module_predictor
 from enos_compiler.search.module import NetworkModule
-from enos_compiler.search.train import EpochRecord, Objective, Settings, Trainer
+from enos_compiler.search.train import EpochRecord, Objective, Settings, Trainer, is_small
 
 if TYPE_CHECKING:
     from enos_compiler.cores.target import Target
@@ -136,7 +136,7 @@ def search_single(
     trainer = Trainer(
         module,
         data,
-        _phase("search", settings, settings.epochs, settings.learning_rate, network),
+        _phase("search", settings, settings.epochs, network, data),
         objective,
         extra=({"params": list(architecture.parameters()), "lr": settings.architecture_rate},),
         on_epoch=_speaker("search", settings, budget_pj),
@@ -186,7 +186,7 @@ def train_float(
             f"search: the network answers {before.fraction:.1%} of the validation set; "
             f"{epochs} epochs in float come first"
         )
-    phase = _phase("float", settings, epochs, settings.learning_rate, network)
+    phase = _phase("float", settings, epochs, network, data)
     trainer = Trainer(module, data, phase, on_epoch=_speaker("float", settings), say=settings.say)
     section["epochs"] = [asdict(record) for record in trainer.run()]
     tested = evaluate(module_predictor(module), data, "test", batch=batch)
@@ -214,12 +214,12 @@ def _ends(network: Network, energy: ExpectedEnergy, target: Target) -> tuple[flo
 
 
 def _phase(
-    name: str, settings: SearchSettings, epochs: int, learning_rate: float, network: Network
+    name: str, settings: SearchSettings, epochs: int, network: Network, data: Data
 ) -> Settings:
     decisive = (
         name,
         epochs,
-        learning_rate,
+        settings.learning_rate,
         settings.seed,
         str(settings.budget),
         settings.architecture_rate,
@@ -228,11 +228,12 @@ def _phase(
     return Settings(
         name=name,
         epochs=epochs,
-        learning_rate=learning_rate,
+        learning_rate=settings.learning_rate,
         seed=settings.seed,
         folder=settings.folder,
         fingerprint=fingerprint(network, decisive) if settings.folder else "",
         batch=fixed_batch(network),
+        single_thread=is_small(network, data),
     )
 
 

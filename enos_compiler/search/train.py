@@ -29,9 +29,12 @@ from enos_compiler.search.evaluate import evaluate, module_predictor
 
 if TYPE_CHECKING:
     from enos_compiler.frontend.data import Data
+    from enos_compiler.ir.network import Network
 
 WARM_UP = 0.05
 """Share of the steps over which learning rates rise."""
+SMALL_BATCH_MACS = 1e9
+"""Below it a batch is trained on one thread, which also makes results independent of their count."""
 MAX_NORM = 5.0
 """Gradients of weights are clipped to this norm."""
 
@@ -88,6 +91,8 @@ class Settings:
     """End with the parameters of the epoch of best validation accuracy."""
     batch: int | None = None
     """Extent that every batch must have; None for any."""
+    single_thread: bool = False
+    """Train on one thread: where layers are small, threads wait longer than they work."""
 
 
 @dataclass(slots=True)
@@ -117,9 +122,15 @@ class Trainer:
 
     def run(self) -> list[EpochRecord]:
         """Train to the end, from the checkpoint where there is one; return all epochs' records."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.settings.seed)
-            self._run()
+        threads = torch.get_num_threads()
+        if self.settings.single_thread:
+            torch.set_num_threads(1)
+        try:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(self.settings.seed)
+                self._run()
+        finally:
+            torch.set_num_threads(threads)
         return self.history
 
     def _run(self) -> None:
@@ -258,6 +269,11 @@ class Trainer:
         self.history.extend(EpochRecord(**record) for record in found.state["history"])
         self.objective.state.update(found.state["objective"])
         self.say(f"{self.settings.name}: goes on after epoch {len(self.history)} of {path}")
+
+
+def is_small(network: Network, data: Data) -> bool:
+    """Return whether a training batch of the network is too little work for several threads."""
+    return data.batch_size * network.macs / network.batch < SMALL_BATCH_MACS
 
 
 def _factor(progress: float) -> float:

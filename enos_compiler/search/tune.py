@@ -22,7 +22,7 @@ from enos_compiler.search.evaluate import evaluate, module_predictor
 from enos_compiler.search.forms import assigned_forms
 from enos_compiler.search.module import NetworkModule
 from enos_compiler.search.single import fixed_batch
-from enos_compiler.search.train import EpochRecord, Objective, Settings, Trainer
+from enos_compiler.search.train import EpochRecord, Objective, Settings, Trainer, is_small
 from enos_compiler.semantics.widths import asked_bits, stored_bits
 
 if TYPE_CHECKING:
@@ -102,6 +102,7 @@ def tune(network: Network, data: Data, settings: TuneSettings) -> tuple[Network,
         fingerprint=fingerprint(network, decisive) if settings.folder else "",
         keep_best=True,
         batch=batch,
+        single_thread=is_small(network, data),
     )
     trainer = Trainer(module, data, phase, _FreezeNorms(module), on_epoch=speak, say=settings.say)
     history = trainer.run()
