@@ -58,27 +58,83 @@ def details(network: Network, target: Target, kind: str) -> dict[str, Mapping[st
 def baseline(network: Network, target: Target) -> Baseline:
     """Return the network on mac 8/8, on the first core in the target's order that takes it.
 
-    Of several core options (crossbar sizes) the cheapest is taken. A layer that no core takes as
-    mac 8/8 gets the dearest of its attached choices, and the name says so. Scarce capacities are
-    not imposed: the baseline is a yardstick.
+    Of several core options the cheapest is taken: of crossbar sizes whether or not there are as
+    many, since each holds some (the baseline is a yardstick); a weight memory goes to the layers
+    that save most per bit while it lasts, and the others reload. A layer that no core takes as
+    mac 8/8 gets the dearest of its attached choices, and the name says so.
     """
-    layers: dict[str, Layer] = {}
+    chosen: dict[str, Choice] = {}
+    upgrades: list[Upgrade] = []
     fallen_back = False
-    tied: dict[str, Choice] = {}
-    for layer in network.layers.values():
-        choice = tied.get(layer.weight_key) or _first_mac(network, layer, target)
-        if choice is None:
+    for key, tied in _by_weights(network).items():
+        offers = _first_mac(network, tied[0], target)
+        if offers:
+            chosen[key], better = _options(network, tied, offers, target)
+            upgrades += better
+        else:
             fallen_back = True
-            choice = max(layer.choices, key=lambda c: (energy_pj(layer.cost_of(c), target), c))
-        if layer.weight_key:
-            tied[layer.weight_key] = choice
-        layers[layer.name] = _with_choice(network, layer, choice, target)
+            chosen[key] = _dearest(tied[0], target)
+    left = {(n, r): amount for n, c in target.cores.items() for r, amount in c.capacities().items()}
+    for upgrade in sorted(upgrades, key=lambda u: -u.saved_pj / sum(u.uses.values())):
+        wanted = {(upgrade.choice.core, r): n for r, n in upgrade.uses.items()}
+        if all(n <= left[resource] for resource, n in wanted.items()):
+            chosen[upgrade.key] = upgrade.choice
+            for resource, n in wanted.items():
+                left[resource] -= n
+    layers = {
+        layer.name: _with_choice(network, layer, chosen[layer.weight_key or layer.name], target)
+        for layer in network.layers.values()
+    }
     vectors = {name: replace(v, bits=8) for name, v in network.vectors.items()}
     assigned = network.with_layers(layers).with_vectors(vectors)
     return Baseline(assigned, _name(assigned, target, fallen_back=fallen_back))
 
 
-def _first_mac(network: Network, layer: Layer, target: Target) -> Choice | None:
+@dataclass(frozen=True, slots=True)
+class Upgrade:
+    """A cheaper option of some layers with shared weights, for a share of scarce resources."""
+
+    key: str
+    choice: Choice
+    saved_pj: float
+    uses: Mapping[str, int]
+
+
+def _by_weights(network: Network) -> dict[str, list[Layer]]:
+    """Return the layers by weight key, or by name where they have no weights."""
+    groups: dict[str, list[Layer]] = {}
+    for layer in network.layers.values():
+        groups.setdefault(layer.weight_key or layer.name, []).append(layer)
+    return groups
+
+
+def _options(
+    network: Network, tied: list[Layer], offers: list[Choice], target: Target
+) -> tuple[Choice, list[Upgrade]]:
+    """Return the cheapest offer that holds nothing scarce, and a cheaper one that does.
+
+    Where every offer holds something, the cheapest is taken as it is.
+    """
+    core = target.cores[offers[0].core]
+    price = {c: sum(_energy(network, layer, c, target) for layer in tied) for c in offers}
+    uses = {c: {r: n for r, n in core.capacity(c, tied[0]).items() if n} for c in offers}
+    best = min(offers, key=lambda c: (price[c], c))
+    plain = [c for c in offers if not uses[c]]
+    if not plain:
+        return best, []
+    first = min(plain, key=lambda c: (price[c], c))
+    if not uses[best]:
+        return first, []
+    key = tied[0].weight_key or tied[0].name
+    return first, [Upgrade(key, best, price[first] - price[best], uses[best])]
+
+
+def _dearest(layer: Layer, target: Target) -> Choice:
+    return max(layer.choices, key=lambda c: (energy_pj(layer.cost_of(c), target), c))
+
+
+def _first_mac(network: Network, layer: Layer, target: Target) -> list[Choice]:
+    """Return mac 8/8 on the first core that takes it, with every core option; empty where none."""
     ranges = [network.values[value].range for value in layer.inputs]
     signed = any(extremes is None or extremes[0] < 0 for extremes in ranges)
     for core in target.cores.values():
@@ -88,8 +144,8 @@ def _first_mac(network: Network, layer: Layer, target: Target) -> Choice | None:
             if not isinstance(offer, Refusal)
         ]
         if offers:
-            return min(offers, key=lambda c: (_energy(network, layer, c, target), c))
-    return None
+            return offers
+    return []
 
 
 def _energy(network: Network, layer: Layer, choice: Choice, target: Target) -> float:
