@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from enos_compiler.errors import EnosError, PassError
 from enos_compiler.export.check import compare
-from enos_compiler.export.layers import layer_form
+from enos_compiler.export.layers import _stored_weight, layer_form
 from enos_compiler.export.onnx import export_onnx, save_onnx
 from enos_compiler.ir.formats import QuantizedLayer, ValueFormat
 from enos_compiler.ir.network import Network
@@ -232,6 +232,22 @@ def test_full_range_weights_and_codes_do_not_saturate() -> None:
         tensors, node.quantized.bias * 0, node.quantized.unit_exponent, (UNSIGNED,), bound
     )
     assert_equal(network.with_layers({layer: replace(node, quantized=integers)}))
+
+
+@pytest.mark.parametrize(
+    ("weight", "top", "container"),
+    [(64, 255, np.int8), (65, 255, np.uint8), (127, 127, np.int8), (-128, 128, np.uint8)],
+)
+def test_weights_lie_in_the_container_that_cannot_saturate(
+    weight: int, top: int, container: type[np.generic]
+) -> None:
+    """Two products of neighbours must fit 16 bits unless both operands are unsigned."""
+    fmt = ValueFormat(0, 0, 8, 0, top)
+    stored, zero = _stored_weight(np.array([[weight, 1]]), fmt)
+    assert stored.dtype == container
+    assert (stored.astype(np.int64) - zero).tolist() == [[weight, 1]]
+    if container is np.int8:
+        assert 2 * abs(weight) * top < 2**15
 
 
 @pytest.mark.parametrize("features", [16, 600])

@@ -76,6 +76,17 @@ def test_matmul_is_exact(seed: int, top: int) -> None:
     assert products.matmul(a, b).tolist() == expected.tolist()
 
 
+@pytest.mark.parametrize("taps", [513, 517, 519, 4001])
+def test_the_largest_odd_sums_are_exact(taps: int) -> None:
+    """255 * 127 * 519 is the first odd one that float32 cannot hold."""
+    x = np.full((1, taps, 1, 1), 255)
+    w = np.full((2, taps, 1, 1), 127)
+    w[1] = -127
+    assert products.convolve(x, w).ravel().tolist() == [255 * 127 * taps, -255 * 127 * taps]
+    matrix = products.matmul(x.reshape(1, taps), w.reshape(2, taps).T)
+    assert matrix.ravel().tolist() == [255 * 127 * taps, -255 * 127 * taps]
+
+
 def test_sums_that_no_float_holds_are_refused() -> None:
     big = np.full((4, 4), 2**26, dtype=np.int64)
     with pytest.raises(EnosError, match=r"above 2\*\*53"):

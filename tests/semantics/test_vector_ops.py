@@ -275,11 +275,31 @@ def test_mean(
     assert result.ravel().tolist() == exact_codes([Fraction(s) for s in sums], output)
 
 
+def every_sum(count: int) -> tuple[Codes, Codes]:
+    """Return 0 .. 255 * count and rows of `count` codes with these sums."""
+    sums = np.arange(0, 255 * count + 1)
+    return sums, np.minimum(np.maximum(sums[:, None] - 255 * np.arange(count), 0), 255)
+
+
+@pytest.mark.parametrize("kernel", [(2, 2), (3, 3), (7, 7), (2, 7), (6, 5)])
+def test_windowed_average_of_every_sum(kernel: tuple[int, int]) -> None:
+    """ONNX Runtime's fused average misses ties over 2x7 and 6x5; the exported form does not."""
+    count = kernel[0] * kernel[1]
+    sums, codes = every_sum(count)
+    attributes: dict[str, Any] = {"kernel": kernel, "stride": kernel, "padding": (0, 0)}
+    attributes |= {"ceil_mode": False, "count_include_pad": True}
+    for exponent in (-4, -1, 0, 2, 4):
+        fmt, output = ValueFormat(0, 0, 8), ValueFormat(exponent, 0, 8)
+        images = codes.reshape(1, -1, *kernel)
+        result = check("avg_pool", (images,), (fmt,), output, attributes)
+        reals = [Fraction(int(s), count) for s in sums]
+        assert result.ravel().tolist() == exact_codes(reals, output)
+
+
 @pytest.mark.parametrize("count", [9, 13, 14, 26, 28, 36, 49, 60])
 def test_mean_of_every_sum(count: int) -> None:
     """Ties between two codes are where a float average goes wrong."""
-    sums = np.arange(0, 255 * count + 1)
-    codes = np.minimum(np.maximum(sums[:, None] - 255 * np.arange(count), 0), 255)
+    sums, codes = every_sum(count)
     codes = codes.reshape(1, -1, count)
     for exponent in (-2, -1, 0, 1, 2):
         output = ValueFormat(exponent, 0, 8)
@@ -288,6 +308,16 @@ def test_mean_of_every_sum(count: int) -> None:
         )
         reals = [Fraction(int(s), count) for s in sums]
         assert result.ravel().tolist() == exact_codes(reals, output)
+
+
+def test_mean_of_many_elements_just_below_a_tie() -> None:
+    """253.5 - 1 / 400,002: float32 takes it for the tie and rounds to 254."""
+    count = 200_001
+    codes = np.full((1, 1, count), 253)
+    codes[..., : count // 2] = 254
+    fmt = ValueFormat(0, 0, 8)
+    result = check("mean", (codes,), (fmt,), fmt, {"dims": (2,), "keepdim": False})
+    assert result.item() == 253
 
 
 MOVES: list[tuple[str, tuple[int, ...], dict[str, Any]]] = [
