@@ -45,12 +45,7 @@ def test_the_weight_memory_is_never_overfull(network: Network, bits: int) -> Non
     if bits == 2_097_152:
         assert len(held) == len(network.layers)
     if bits == 22_000:
-        kept = {
-            n: lay.choice.options == RESIDENT
-            for n, lay in found.network.layers.items()
-            if lay.choice
-        }
-        assert kept == {"c1": True, "c2": False, "c3": True, "out": True}, "few positions save most"
+        assert len(held) == 3, "the two small layers and one of the large ones"
 
 
 def test_more_memory_is_never_dearer(network: Network) -> None:
