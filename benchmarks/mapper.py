@@ -4,8 +4,9 @@
 python benchmarks/mapper.py [--quick] [--json FILE]
 
 Eyeriss-like: scratchpads for each tensor in 14 x 12 processing elements, a buffer that weights
-bypass, a memory; every dimension may be spread over both axes. Simba-like: 4 x 4 processing elements
-of 8 banks of 8 lanes, weight stationary. Objective: energy x delay, bandwidth limits included.
+bypass, a memory; every dimension may be spread over both axes. Simba-like: 4 x 4 processing
+elements of 8 banks of 8 lanes, weight stationary. Objective: energy x delay, bandwidth limits
+included.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import statistics
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from enos_compiler.ir.shape import LayerShape
@@ -193,7 +195,7 @@ def main() -> int:
     if available() == "numpy":
         print("compiling the kernel", file=sys.stderr)
     for machine, space in pairs.values():
-        compile_kernel(lambda _, m=machine, s=space: map_layer(small, m, space=s, engine="numba"))
+        compile_kernel(partial(map_layer, small, machine, space=space, engine="numba"))
     chosen = networks()
     if options.quick:
         chosen = {"resnet18": chosen["resnet18"]}

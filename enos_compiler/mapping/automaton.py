@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from enos_compiler.ir.shape import TENSORS
+from enos_compiler.ir.shape import DIMS, TENSORS
 from enos_compiler.mapping.machine import Machine
 from enos_compiler.mapping.space import MapSpace
 
@@ -58,6 +58,9 @@ def build_automaton(machine: Machine, space: MapSpace) -> Automaton:
         bare[tensor] = pending
         return extend((bare[0], bare[1], bare[2]), level)
 
+    def closed(level: int) -> bool:
+        return all(space.levels[level].range(dim) == (1, 1) for dim in DIMS)
+
     nothing: State = (-1, -1, -1)
     states: list[list[State]] = [[extend(nothing, 0)]]
     stay: list[list[int]] = []
@@ -72,11 +75,12 @@ def build_automaton(machine: Machine, space: MapSpace) -> Automaton:
             return now.index(state)
 
         before = states[-1]
-        fresh.append(number(extend(nothing, level)))
         stay.append([number(extend(state, level)) for state in before])
+        fresh.append(0 if closed(level) else number(extend(nothing, level)))
         row = []
         for tensor in range(3):
-            pending = {state[tensor] for state in before}
+            # without loops of its own a level is passed as it was reached
+            pending = set() if closed(level) else {state[tensor] for state in before}
             row.append(
                 [
                     number(alone(tensor, p, level)) if p in pending else fresh[-1]

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, cast
 
 import numpy as np
 
@@ -24,7 +24,13 @@ from enos_compiler.errors import EnosError
 from enos_compiler.mapping import kernel
 
 Engine = Literal["numpy", "numba"]
-Solver = Callable[..., Any]
+
+
+class Solver(Protocol):
+    """The kernel in one form."""
+
+    solve: Callable[..., Any]
+    first_bound: Callable[..., float]
 
 
 def cache_folder() -> Path:
@@ -37,10 +43,11 @@ def cache_folder() -> Path:
 def _key() -> str:
     source = Path(str(kernel.__file__)).read_bytes()
     parts = (platform.machine(), platform.processor(), platform.python_version(), np.__version__)
-    return hashlib.sha256(source + "|".join((*parts, _numba_version())).encode()).hexdigest()[:16]
+    return hashlib.sha256(source + "|".join((*parts, numba_version())).encode()).hexdigest()[:16]
 
 
-def _numba_version() -> str:
+def numba_version() -> str:
+    """Version of numba, empty where it is not installed."""
     if importlib.util.find_spec("numba") is None:
         return ""
     from importlib.metadata import version
@@ -55,23 +62,23 @@ def available() -> Engine:
         return "numba"
     if forced == "numpy":
         return "numpy"
-    return "numba" if _numba_version() and (cache_folder() / "complete").is_file() else "numpy"
+    return "numba" if numba_version() and (cache_folder() / "complete").is_file() else "numpy"
 
 
 def solver(engine: Engine | None = None) -> Solver:
-    """`kernel.solve` in the given form; None takes what is available."""
+    """The kernel in the given form; None takes what is available."""
     chosen = engine or available()
-    return kernel.solve if chosen == "numpy" else _compiled().solve
+    return cast("Solver", kernel if chosen == "numpy" else _compiled())
 
 
-def compile_kernel(run: Callable[[Solver], object]) -> Path:
+def compile_kernel(run: Callable[[], object]) -> Path:
     """Compile the kernel, if need be, and leave it in the cache.
 
     Args:
-        run: calls the solver with arguments of the types that it will meet.
+        run: maps something with the engine "numba", so that the kernel meets its arguments.
     """
     folder = cache_folder()
-    run(_compiled().solve)
+    run()
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "complete").touch()
     return folder
@@ -80,13 +87,14 @@ def compile_kernel(run: Callable[[Solver], object]) -> Path:
 @cache
 def _compiled() -> ModuleType:
     """A second copy of the kernel whose functions numba compiles on their first call."""
-    if not _numba_version():
+    if not numba_version():
         raise EnosError("numba is not installed", remedy="pip install 'enos-compiler[mapper]'")
     folder = cache_folder()
     folder.mkdir(parents=True, exist_ok=True)
-    os.environ.setdefault("NUMBA_CACHE_DIR", str(folder))
+    os.environ["NUMBA_CACHE_DIR"] = str(folder)
     import numba  # slow to import, and optional
 
+    numba.config.reload_config()  # type: ignore[attr-defined]  # it may have been imported before
     name = "enos_compiler.mapping.compiled_kernel"
     spec = importlib.util.spec_from_file_location(name, str(kernel.__file__))
     if spec is None or spec.loader is None:

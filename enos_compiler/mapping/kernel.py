@@ -170,6 +170,18 @@ def outer_index(extents: Any, lattice: Any) -> int:
     return index
 
 
+def coincidences(values: Any, inner: Any, across: Any, geometry: Any) -> Any:
+    """Distinct input boxes of the children that P, Q, R and S spread, by node."""
+    boxes = np.ones(values.shape[0])
+    for k in range(2):
+        p, r = across[4 + k], across[6 + k]
+        a = geometry[k] * values[:, 4 + k] * inner[4 + k]
+        b = geometry[2 + k] * values[:, 6 + k] * inner[6 + k]
+        g = np.gcd(a, b)
+        boxes *= p * r - np.maximum(0, p - b // g) * np.maximum(0, r - a // g)
+    return boxes
+
+
 def local_tiles(q: Any, inner: Any, index: Any, lattice: Any, tiles: Any, price: Any) -> Any:
     """What each node means at each level.
 
@@ -203,13 +215,7 @@ def local_tiles(q: Any, inner: Any, index: Any, lattice: Any, tiles: Any, price:
         extent[s, 0] = edges[0][at]
         extent[s, 1] = edges[1][at]
         if per_box[s] > 0.0:
-            boxes = np.full(size, 1.0)
-            for k in range(2):
-                p, r = across[s, 4 + k], across[s, 6 + k]
-                a = geometry[k] * values[:, 4 + k] * inner[s, 4 + k]
-                b = geometry[2 + k] * values[:, 6 + k] * inner[s, 6 + k]
-                g = np.gcd(a, b)
-                boxes *= p * r - np.maximum(0, p - b // g) * np.maximum(0, r - a // g)
+            boxes = coincidences(values, inner[s], across[s], geometry)
             fills[s] = (base[s] + per_box[s] * boxes) * box[at] * iterations
         elif base[s] > 0.0:
             fills[s] = base[s] * box[at] * iterations
@@ -266,8 +272,8 @@ def beyond(
     """Least cost from the end of the run of `tensor`, its own payment included, by node.
 
     The loops of level cur + 1 begin with dimensions that `tensor` does not use; at a node X they
-    are over. Either the tensor pays and the other dimensions advance, or the level ends and it stays
-    pending.
+    are over. Either the tensor pays and the other dimensions advance, or the level ends and it
+    stays pending.
     """
     free, low, high = limits
     room, axes, factors = grid
@@ -468,6 +474,75 @@ def solve(
     return table
 
 
+def first_bound(
+    q: Any,
+    inner: Any,
+    lattice: Any,
+    tiles: Any,
+    price_i: Any,
+    prices: Any,
+    state: Any,
+    last: int,
+    slides: bool,
+    nodes: Any,
+) -> float:
+    """Least that filling levels up to `last` costs, whatever the levels further out hold.
+
+    All those levels hold one tile. The loops above it are taken as one level's: only one tensor can
+    be reused by all of them, and inputs slide as far as they can.
+
+    Args:
+        q: as in `solve`, like all arguments but the following.
+        inner: see `solve`.
+        lattice: see `solve`.
+        tiles: see `solve`.
+        price_i: see `solve`.
+        prices: see `solve`.
+        state: pending level of each tensor once all these levels hold their tile.
+        last: outermost of them.
+        slides: see `solve`.
+        nodes: tiles that fit, by index in the lattice of the bounds.
+    """
+    _, box, edges, geometry = tiles
+    base, per_box, across = price_i
+    extents = lattice[1][nodes]
+    fits = np.ones(nodes.shape[0], np.bool_)
+    for d in range(8):
+        fits &= (extents[:, d] % inner[last, d] == 0) & (q[d] * inner[last, d] % extents[:, d] == 0)
+    chosen = nodes[fits]
+    size = chosen.shape[0]
+    if size == 0:
+        return INF
+    values = lattice[1][chosen] // inner[last]
+    room = q // values
+    iterations = np.ones(size)
+    for d in range(8):
+        iterations *= room[:, d]
+    fills = np.zeros((last + 1, size))
+    extent = np.zeros((last + 1, 2, size))
+    for s in range(last + 1):
+        extent[s, 0] = edges[0][chosen]
+        extent[s, 1] = edges[1][chosen]
+        boxes = np.ones(size)
+        if per_box[s] > 0.0:
+            boxes = coincidences(values, inner[s], across[s], geometry)
+        fills[s] = (base[s] + per_box[s] * boxes) * box[chosen] * iterations
+    step = np.zeros((4, size))
+    rest = np.ones((4, size))
+    if slides:
+        for k in range(4):
+            step[k] = (values[:, 4 + k] * (geometry[k] * inner[last + 1, 4 + k])).astype(np.float64)
+            rest[k] = room[:, 4 + k].astype(np.float64)
+    ratios = (
+        (room[:, 1] * room[:, 4] * room[:, 5]).astype(np.float64),
+        room[:, 2].astype(np.float64),
+        (room[:, 3] * room[:, 6] * room[:, 7]).astype(np.float64),
+    )
+    at = np.arange(size)
+    costs = finish(at, state, last, ratios, (step, rest), (fills, extent), prices)
+    return float(costs.min())
+
+
 FUNCTIONS = (
     "advance_axis",
     "advance_dim",
@@ -477,9 +552,11 @@ FUNCTIONS = (
     "pending_outputs",
     "local_lattice",
     "outer_index",
+    "coincidences",
     "local_tiles",
     "finish",
     "beyond",
     "solve",
+    "first_bound",
 )
 """Every function here, callees before callers."""

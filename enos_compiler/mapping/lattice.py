@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
@@ -78,7 +78,8 @@ class Lattice:
         return self.exponents(extents) @ self.axis_stride
 
 
-def build_lattice(bounds: Sequence[int]) -> Lattice:
+@lru_cache(maxsize=64)
+def build_lattice(bounds: tuple[int, ...]) -> Lattice:
     """The lattice of all divisors of `bounds`."""
     axes = [(d, p, e) for d, bound in enumerate(bounds) for p, e in prime_factors(bound)]
     strides, size = [], 1

@@ -25,6 +25,7 @@ from enos_compiler.mapping.path import Chain, PathProblem, PathSearch, build_nes
 from enos_compiler.mapping.prices import (
     USED,
     Geometry,
+    HopPatterns,
     PathPrices,
     Reals,
     Widths,
@@ -125,9 +126,16 @@ class _Search:
         self.geo: Geometry = build_geometry(shape, machine, space, choices, widths)
         self.energy = path_prices(self.geo, energy_rates(machine, widths))
         self.resources = self._resources()
-        self.lattice: Lattice = build_lattice([shape.bounds[d] for d in DIMS])
+        self.lattice: Lattice = build_lattice(tuple(shape.bounds[d] for d in DIMS))
         self.automaton: Automaton = build_automaton(machine, space)
         self.arguments = self._kernel_arguments()
+        self.patterns: dict[tuple[int, int], HopPatterns] = {}
+        self.last = self._tile_levels() - 1
+        self.state = self.arguments[3][0][self.last, 0]
+        self.nodes: Any = None
+        if self.last < len(machine.levels) - 2:
+            fits = self.arguments[1][0][: self.last + 1].all(axis=0)
+            self.nodes = np.nonzero(fits)[0]
         leak = np.array([level.leak_pj_per_cycle for level in machine.levels])
         self.leak: Reals = np.maximum(1, self.geo.instances) @ leak
         self.steps: Reals = self.geo.temporal.prod(axis=1).astype(np.float64)
@@ -135,6 +143,16 @@ class _Search:
             level.network.fill_latency_cycles + level.network.drain_latency_cycles
             for level in machine.levels
         )
+
+    def _tile_levels(self) -> int:
+        """Levels, from the innermost, that always hold the same tile."""
+        count = 1
+        for s, level in enumerate(self.space.levels[1:-1], 1):
+            closed = all(level.range(dim) == (1, 1) for dim in DIMS)
+            if not closed or self.machine.fanout(s) != (1, 1):
+                break
+            count = s + 1
+        return count
 
     def _resources(self) -> list[PathPrices]:
         """Cycles that each limit of bandwidth asks for; last, where asked for, outermost words."""
@@ -262,6 +280,12 @@ class _Search:
     ) -> tuple[Key, Chain | None] | None:
         """The best mapping of one choice, if it is better than `best`; its chain where known."""
         problem = self._energy_problem(choice)
+        if best is not None and self.nodes is not None:
+            inside = problem.bound(solve, self.state, self.last, self.nodes)
+            bound = floors.copy()
+            bound[0] = max(floors[0], self.energy.outer_floor[self.last][choice] + inside)
+            if self._scalar_key(choice, bound) >= best:
+                return None
         table = problem.table(solve)
         least = float(table[0, 0].min()) + problem.constant
         if least >= INF:
@@ -285,13 +309,10 @@ class _Search:
         def key(costs: Any) -> tuple[Any, Any]:
             return self.key(choice, costs)
 
-        def thrift(costs: Any) -> tuple[Any, Any]:
-            return costs[0], costs[0]
-
-        first = PathSearch(problems, tables, self.automaton, floors, thrift).search(None)
-        if first is None:
+        search = PathSearch(problems, tables, self.automaton, floors)
+        chain = search.thrifty()
+        if chain is None:
             return None
-        chain = first[1]
         value = self._scalar_key(choice, np.array(chain.costs))
         found = (value, chain) if best is None or value < best else None
         limit = found[0] if found else best
@@ -304,23 +325,16 @@ class _Search:
                 bounds[r] = max(bounds[r], float(tables[r][0, 0].min()) + problems[r].constant)
         if limit is not None and self._scalar_key(choice, bounds) >= limit:
             return found
-        better = PathSearch(problems, tables, self.automaton, bounds, key).search(limit)
-        return better or found
+        search.floors = bounds[:, None]
+        return search.search(key, limit) or found
 
     def _trace(self, choice: int, solve: Solver) -> Chain:
         """The chain of least energy of one choice."""
         problem = self._energy_problem(choice)
-        search = PathSearch(
-            [problem],
-            [problem.table(solve)],
-            self.automaton,
-            [0.0],
-            lambda costs: (costs[0], costs[0]),
-        )
-        found = search.search(None)
-        if found is None:
+        chain = PathSearch([problem], [problem.table(solve)], self.automaton, [-INF]).thrifty()
+        if chain is None:
             raise self._infeasible()
-        return found[1]
+        return chain
 
     def _scalar_key(self, choice: int, costs: Reals) -> Key:
         first, second = self.key(choice, costs[:, None])
@@ -331,7 +345,7 @@ class _Search:
         return max([float(self.steps[choice]), *limits]) + self.latency
 
     def _energy_problem(self, choice: int) -> PathProblem:
-        more, constant = add_hops(self.geo, choice)
+        more, constant = add_hops(self.geo, choice, self.patterns)
         return self._problem(self.energy, choice, more, constant)
 
     def _problem(

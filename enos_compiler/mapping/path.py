@@ -10,7 +10,7 @@ of each, taken together, is no better than the best nest known.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,9 +65,24 @@ class PathProblem:
     constant: float
     """What does not depend on temporal loops."""
 
+    def bound(self, solve: Solver, state: Any, last: int, nodes: Any) -> float:
+        """Least cost of filling the levels up to `last` with one tile."""
+        return solve.first_bound(
+            self.q,
+            self.inner,
+            self.lattice,
+            self.tiles,
+            self.price_i,
+            self.prices,
+            state,
+            last,
+            self.slides,
+            nodes,
+        )
+
     def table(self, solve: Solver) -> Any:
         """Least cost to go, by level, state and node."""
-        return solve(
+        return solve.solve(
             self.q,
             self.inner,
             self.lattice,
@@ -88,6 +103,8 @@ class Chain:
     """Temporal loops by level, outer first."""
     costs: tuple[float, ...]
     """Every cost of the nest, constants included."""
+    steps: tuple[tuple[int, int, int], ...]
+    """By level: node, and what was reused in its loops (see `_ORDERS`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +128,7 @@ class _Place:
     state: int
     costs: Any
     loops: tuple[Loops, ...]
+    steps: tuple[tuple[int, int, int], ...]
 
 
 class PathSearch:
@@ -121,7 +139,6 @@ class PathSearch:
         tables: their tables; None where a kind is bounded by its floor alone.
         automaton: states of the path.
         floors: what no chain falls below, by kind.
-        key: objective and tie-break of arrays of costs.
     """
 
     def __init__(
@@ -130,19 +147,31 @@ class PathSearch:
         tables: Sequence[Any],
         automaton: Automaton,
         floors: Any,
-        key: KeyOf,
     ) -> None:
-        self.problems, self.tables, self.automaton, self.key = problems, tables, automaton, key
+        self.problems, self.tables, self.automaton = problems, tables, automaton
+        self.kinds = len(problems)
+        self.key: KeyOf = _first_cost
         self.floors = np.array(floors, dtype=np.float64)[:, None]
         first = problems[0]
         self.inner, self.geometry = first.inner, first.tiles[3]
         self.free, self.low, self.high = first.limits
         axes, _, index = kernel.local_lattice(first.q, first.lattice)
-        local = [
-            kernel.local_tiles(p.q, p.inner, index, p.lattice, p.tiles, p.price_i) for p in problems
+        self.fills: list[Any] = []
+        levels = len(self.inner)
+        one, none = np.ones(levels), np.zeros(levels)
+        across = first.price_i[2]
+
+        def tiles(price: Any) -> Any:
+            return kernel.local_tiles(
+                first.q, first.inner, index, first.lattice, first.tiles, (*price, across)
+            )
+
+        self.values, room, self.feasible, fill, self.extent = tiles((one, none))
+        coincide = any(p.price_i[1].any() for p in problems)
+        boxes = tiles((none, one))[3] if coincide else fill
+        self.fills = [
+            p.price_i[0][:, None] * fill + p.price_i[1][:, None] * boxes for p in problems
         ]
-        self.values, room, self.feasible, _, self.extent = local[0]
-        self.fills = [entry[3] for entry in local]
         self.top = len(self.inner) - 1
         self.end = len(self.values) - 1
         digits = (np.arange(len(self.values))[:, None] // axes[:, 2]) % (axes[:, 1] + 1)
@@ -155,17 +184,54 @@ class PathSearch:
         self.best: tuple[Key, Chain] | None = None
         self.limit: Key | None = None
 
-    def search(self, limit: Key | None) -> tuple[Key, Chain] | None:
-        """The best chain whose key is below `limit`."""
+    def thrifty(self) -> Chain | None:
+        """The chain of least first cost, with all its costs."""
+        self.kinds, self.key = 1, _first_cost
+        found = self._search(None)
+        self.kinds = len(self.problems)
+        return None if found is None else self._follow(found[1])
+
+    def search(self, key: KeyOf, limit: Key | None) -> tuple[Key, Chain] | None:
+        """The best chain whose key is below `limit`; `key` orders arrays of costs."""
+        self.key = key
+        return self._search(limit)
+
+    def _follow(self, chain: Chain) -> Chain:
+        """The same chain with every kind of cost."""
+        costs = np.array([p.constant for p in self.problems])
+        place = _Place(0, chain.steps[0][0], 0, costs, chain.loops[:1], chain.steps[:1])
+        for node, tensor, dim in chain.steps[1:]:
+            ways: list[_Branches] = []
+            if node == place.node:
+                ways.append(self._stay(place))
+            else:
+                factor = self.values // self.values[place.node]
+                ways += self._ordered_ways(place, tensor, dim, np.array([node]), factor)
+            # where the tensor may also stay pending, the cheaper way of the two was meant
+            best = min(ways, key=lambda way: self._togo(way, 0)[0])
+            place = _Place(best.level, node, best.state, best.costs[:, 0], (), ())
+        return Chain(chain.loops, tuple(map(float, place.costs + self._last(place))), chain.steps)
+
+    def _stay(self, place: _Place) -> _Branches:
+        """The next level has no loops."""
+        state = self.automaton.stay[place.level][place.state]
+        here = np.array([place.node])
+        return _Branches(place.level + 1, state, here, place.costs[:, None], 0, -1)
+
+    def _togo(self, branch: _Branches, kind: int) -> Any:
+        """One cost of each branch when the nest is over, as its table knows it."""
+        return branch.costs[kind] + self.tables[kind][branch.level, branch.state][branch.at]
+
+    def _search(self, limit: Key | None) -> tuple[Key, Chain] | None:
         self.best, self.limit = None, limit
-        constants = np.array([p.constant for p in self.problems])
+        constants = np.array([p.constant for p in self.problems[: self.kinds]])
         at = np.nonzero(
             self.feasible[0]
             & np.all((self.values >= self.low[0]) & (self.values <= self.high[0]), axis=1)
         )[0]
         if len(at):
             costs = np.repeat(constants[:, None], len(at), axis=1)
-            start = _Place(-1, 0, 0, constants, ())
+            start = _Place(-1, 0, 0, constants, (), ())
             self._visit(start, [_Branches(0, 0, at, costs, 0, -1)])
         return self.best
 
@@ -181,6 +247,7 @@ class PathSearch:
                 branch.state,
                 branch.costs[:, k],
                 (*place.loops, _ordered(factors, branch.tensor, branch.dim, self.free)),
+                (*place.steps, (int(branch.at[k]), branch.tensor, branch.dim)),
             )
             if child.level < self.top:
                 self._visit(child, self._onward(child))
@@ -189,19 +256,23 @@ class PathSearch:
 
     def _arrive(self, place: _Place) -> None:
         """Pay what is pending and keep the chain if it is the best."""
-        pending = self.automaton.states[self.top][place.state]
-        end = np.array([self.end])
-        costs = place.costs + np.array(
-            [
-                sum(part[0] for part in self._pending(r, pending, self.top, (end, end, end)))
-                for r in range(len(self.problems))
-            ]
-        )
+        costs = place.costs + self._last(place)
         first, second = self.key(costs[:, None])
         key = float(first[0]), float(second[0])
         if not _no_better(key, self.limit):
-            self.best = key, Chain(place.loops, tuple(float(cost) for cost in costs))
+            self.best = key, Chain(place.loops, tuple(map(float, costs)), place.steps)
             self.limit = key
+
+    def _last(self, place: _Place) -> Any:
+        """What is still pending when all loops are over."""
+        pending = self.automaton.states[self.top][place.state]
+        end = np.array([self.end])
+        return np.array(
+            [
+                sum(part[0] for part in self._pending(r, pending, self.top, (end, end, end)))
+                for r in range(self.kinds)
+            ]
+        )
 
     def _onward(self, place: _Place) -> list[_Branches]:
         """All ways to fill the loops of the next level."""
@@ -214,9 +285,7 @@ class PathSearch:
             fits[: self.end] = False
         out = []
         if fits[place.node]:
-            stay = self.automaton.stay[place.level][place.state]
-            here = np.array([place.node])
-            out.append(_Branches(level, stay, here, place.costs[:, None], 0, -1))
+            out.append(self._stay(place))
             fits[place.node] = False
         at = np.nonzero(fits)[0]
         pending = self.automaton.states[place.level][place.state]
@@ -238,7 +307,7 @@ class PathSearch:
         where = [run if t == tensor else here for t in range(3)]
         counts = factor[at, dim] if dim >= 0 else 1
         others, own = [], []
-        for r in range(len(self.problems)):
+        for r in range(self.kinds):
             parts = self._pending(r, pending, place.level, where, dim, counts)
             own.append(parts[tensor])
             others.append(sum(part for t, part in enumerate(parts) if t != tensor))
@@ -279,26 +348,29 @@ class PathSearch:
                 out[1] = out[1] + self.fills[r][c][at] * kept
         return out
 
-    def _sorted(self, branches: Sequence[_Branches]) -> list[tuple[float, float, int, int]]:
+    def _sorted(self, branches: Sequence[_Branches]) -> Iterator[tuple[float, float, int, int]]:
         """(bound, tie-break, branches, which of them) in the order of the bounds."""
         keys = []
         for branch in branches:
-            bound = np.maximum(branch.costs, self.floors)
-            for r, table in enumerate(self.tables):
-                if table is not None:
-                    togo = branch.costs[r] + table[branch.level, branch.state][branch.at]
-                    bound[r] = np.maximum(bound[r], togo)
+            bound = np.maximum(branch.costs, self.floors[: self.kinds])
+            for r in range(self.kinds):
+                if self.tables[r] is not None:
+                    bound[r] = np.maximum(bound[r], self._togo(branch, r))
             keys.append(self.key(bound))
         if not keys:
-            return []
+            return
         first = np.concatenate([key[0] for key in keys])
         second = np.concatenate([key[1] for key in keys])
         number = np.repeat(np.arange(len(branches)), [len(b.at) for b in branches])
         which = np.concatenate([np.arange(len(b.at)) for b in branches])
         order = np.lexsort((second, first))
-        if self.limit is not None:
-            order = order[first[order] <= self.limit[0]]
-        return [(float(first[k]), float(second[k]), int(number[k]), int(which[k])) for k in order]
+        for k in order:
+            yield float(first[k]), float(second[k]), int(number[k]), int(which[k])
+
+
+def _first_cost(costs: Any) -> tuple[Any, Any]:
+    """Order by the first cost alone."""
+    return costs[0], costs[0]
 
 
 def _no_better(key: Key, limit: Key | None) -> bool:

@@ -18,7 +18,7 @@ from enos_compiler.ir.shape import DIMS, RELEVANT, TENSORS, LayerShape, Tensor
 from enos_compiler.mapping.lattice import Ints, distinct_sums
 from enos_compiler.mapping.machine import Machine
 from enos_compiler.mapping.space import MapSpace
-from enos_compiler.mapping.spatial import SpatialChoices, hop_pattern
+from enos_compiler.mapping.spatial import Layout, SpatialChoices, hop_pattern
 
 Reals = NDArray[np.float64]
 USED = np.array([[d in RELEVANT[t] for d in DIMS] for t in TENSORS])
@@ -58,6 +58,13 @@ class Rates:
     wires: bool
     """Whether wires are priced."""
 
+    def touches(self, tensor: int, child: int, parent: int) -> bool:
+        """Whether anything that passes between two levels has a price."""
+        inside = child >= 0 and bool(self.fill[child, tensor])
+        outside = self.read[parent, tensor] or self.update[parent, tensor]
+        # a parent's own fills carry the constant of outputs that never came back
+        return self.wires or inside or bool(outside) or bool(self.fill[parent, tensor])
+
 
 @dataclass(frozen=True, slots=True)
 class PathPrices:
@@ -74,6 +81,8 @@ class PathPrices:
     constant: Reals
     floor: Reals
     """No mapping with this choice costs less."""
+    outer_floor: Reals
+    """The same without the fills of the levels up to one, by that level and choice."""
 
 
 def operands_per_word(machine: Machine, widths: Widths | None, *, finished: bool) -> Ints:
@@ -160,14 +169,23 @@ class Geometry:
     """Whether both P and R, or both Q and S, are spread over the level, by choice and level."""
     covers: Reals
     """Elements that a tile covers in one pass, by Weights or Outputs, choice and level."""
+    per_word: Ints
+    """Operands in a word, by level and tensor."""
+    homes: tuple[int, ...]
+    """Outermost level of each tensor."""
+    kept: NDArray[np.bool_]
+    """Whether a level keeps a tensor."""
+    input_floors: Reals
+    """Input elements that one instance of a level must receive, by choice and level."""
 
-    def input_floor(self, level: int) -> Reals:
-        """Input elements that one instance of `level` must receive."""
-        e = self.temporal * self.inner[:, level]
-        (sp, sq), (dr, ds) = self.shape.stride, self.shape.dilation
-        rows = distinct_sums(e[:, 4], sp, e[:, 6], dr)
-        columns = distinct_sums(e[:, 5], sq, e[:, 7], ds)
-        return np.asarray(e[:, 0] * e[:, 1] * e[:, 3] * rows * columns, dtype=np.float64)
+
+def _input_floors(shape: LayerShape, reach: Ints) -> Reals:
+    """Elements touched by the loops of one instance; rows that a stride skips are not."""
+    (sp, sq), (dr, ds) = shape.stride, shape.dilation
+    rows = distinct_sums(reach[:, :, 4], sp, reach[:, :, 6], dr)
+    columns = distinct_sums(reach[:, :, 5], sq, reach[:, :, 7], ds)
+    images = reach[:, :, 0] * reach[:, :, 1] * reach[:, :, 3]
+    return np.asarray(images * rows * columns, dtype=np.float64)
 
 
 def build_geometry(
@@ -220,6 +238,10 @@ def build_geometry(
         groups,
         both,
         covers.astype(np.float64),
+        operands_per_word(machine, widths, finished=False),
+        tuple(space.home(t) for t in TENSORS),
+        np.array([[t in level.keep for t in TENSORS] for level in space.levels]),
+        _input_floors(shape, reach),
     )
 
 
@@ -236,6 +258,8 @@ def path_prices(geo: Geometry, rates: Rates) -> PathPrices:
         keepers = [s for s, level in enumerate(geo.space.levels) if tensor in level.keep]
         home = keepers[-1]
         for child, parent in zip([-1, *keepers], keepers, strict=False):
+            if not rates.touches(t, child, parent):
+                continue
             groups = geo.groups[:, child + 1 : parent + 1, t].prod(axis=1).astype(np.float64)
             access = rates.read[parent, t] + (rates.update[parent, t] if t == 2 else 0.0)
             price = groups * share[:, parent] * access + _wires(geo, rates, t, child, parent)
@@ -260,13 +284,13 @@ def path_prices(geo: Geometry, rates: Rates) -> PathPrices:
                 if parent != home:
                     constant -= geo.covers[1, :, parent] * share[:, parent] * rates.fill[parent, t]
     covers = geo.covers
-    floor = constant + (per_fill[0] * covers[0] + finished * covers[1]).sum(axis=1)
-    for s in range(levels):
-        least = per_fill[1, :, s] + per_box[:, s]
-        floor = floor + least * geo.input_floor(s)
     if rates.wires:
-        mac = geo.machine.compute.energy_pj * geo.shape.macs
-        constant, floor = constant + mac, floor + mac
+        constant = constant + geo.machine.compute.energy_pj * geo.shape.macs
+    least = per_fill[0] * covers[0] + finished * covers[1]
+    for s in range(levels):
+        least[:, s] += (per_fill[1, :, s] + per_box[:, s]) * geo.input_floors[:, s]
+    outer = constant + np.cumsum(least[:, ::-1], axis=1)[:, ::-1].T
+    outer = np.concatenate([outer, constant[None]])
     return PathPrices(
         per_fill[0] * covers[0],
         per_fill[2] * covers[1],
@@ -274,7 +298,8 @@ def path_prices(geo: Geometry, rates: Rates) -> PathPrices:
         per_fill[1],
         per_box,
         constant,
-        floor,
+        outer[0],
+        outer[1:],
     )
 
 
@@ -291,51 +316,63 @@ def _wires(geo: Geometry, rates: Rates, t: int, child: int, parent: int) -> Real
     total = np.zeros(len(geo.instances))
     if not rates.wires:
         return total
-    per_word = operands_per_word(geo.machine, geo.widths, finished=False)
     groups = np.ones(len(geo.instances))
     for s in range(child + 1, parent + 1):
         spec = geo.machine.levels[s]
         groups = groups * geo.groups[:, s, t]
         twice = 2 if t == 2 and not spec.reduction_supported else 1
-        price = spec.network.router_energy_pj * twice / per_word[s, t]
+        price = spec.network.router_energy_pj * twice / geo.per_word[s, t]
         total = total + price * groups * geo.instances[:, s]
     return total
 
 
-def add_hops(geo: Geometry, choice: int) -> tuple[Reals, float]:
+HopPatterns = tuple[tuple[float, int], ...]
+"""Hops to all groups and number of groups, by tensor."""
+
+
+def add_hops(
+    geo: Geometry, choice: int, known: dict[tuple[int, int], HopPatterns]
+) -> tuple[Reals, float]:
     """Energy of distance: hops, and router passes beyond the first.
+
+    Args:
+        geo: the choices.
+        choice: one of them.
+        known: patterns found before, by level and option; new ones are added.
 
     Returns:
         Price by tensor and level to add to that of a fill (before the relevant extents), and the
         constant to add.
     """
-    levels = len(geo.machine.levels)
-    more = np.zeros((3, levels))
+    more = np.zeros((3, len(geo.machine.levels)))
     constant = 0.0
     steps = float(geo.temporal[choice].prod())
-    per_word = operands_per_word(geo.machine, geo.widths, finished=False)
-    layout = geo.choices.layout(choice)
     for s, spec in enumerate(geo.machine.levels):
-        wires = spec.network
-        if not (wires.energy_per_hop_pj or wires.router_energy_pj) or not any(layout[s]):
+        wires, pick = spec.network, int(geo.choices.picks[choice, s])
+        layout = geo.choices.options[s].layouts[pick]
+        if not (wires.energy_per_hop_pj or wires.router_energy_pj) or not any(layout):
             continue
-        for t, tensor in enumerate(TENSORS):
-            if s > geo.space.home(tensor):
+        if (s, pick) not in known:
+            known[s, pick] = _hop_patterns(layout, geo.machine.fanout(s))
+        used = float(geo.instances[choice, s])
+        for t, (hops, groups) in enumerate(known[s, pick]):
+            if s > geo.homes[t]:
                 continue
-            x, y = (
-                tuple((f, bool(USED[t, DIMS.index(d)])) for d, f in loops) for loops in layout[s]
-            )
-            hops, groups = hop_pattern(x, y, geo.machine.fanout(s))
-            used = float(geo.instances[choice, s])
             own = hops * wires.energy_per_hop_pj * used
-            kept_below = s == 0 or tensor in geo.space.levels[s - 1].keep
-            if kept_below:
+            if s == 0 or geo.kept[s - 1, t]:
                 twice = 2 if t == 2 and not spec.reduction_supported else 1
-                words = groups * twice / per_word[s, t]
-                passes = int(hops / words) * words
-                own += passes * wires.router_energy_pj * used
+                words = groups * twice / geo.per_word[s, t]
+                own += int(hops / words) * words * wires.router_energy_pj * used
             if s == 0:
                 constant += own * steps
             else:
                 more[t, s - 1] += own
     return more, constant
+
+
+def _hop_patterns(layout: Layout, mesh: tuple[int, int]) -> HopPatterns:
+    out = []
+    for t in range(3):
+        x, y = (tuple((f, bool(USED[t, DIMS.index(d)])) for d, f in loops) for loops in layout)
+        out.append(hop_pattern(x, y, mesh))
+    return tuple(out)

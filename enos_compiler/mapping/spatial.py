@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import product
 from math import prod
 
 import numpy as np
@@ -17,7 +16,6 @@ from enos_compiler.mapping.lattice import Ints, divisors
 from enos_compiler.mapping.machine import Machine
 from enos_compiler.mapping.nest import Loops
 from enos_compiler.mapping.space import MapSpace, Range
-from enos_compiler.mapping.spread import Fanout
 
 LIMIT = 400_000
 """Most choices that are listed."""
@@ -27,12 +25,21 @@ Layout = tuple[Loops, Loops]
 
 
 @dataclass(frozen=True, slots=True)
+class LevelOptions:
+    """Spatial factors that one level can have."""
+
+    vectors: Ints
+    """Factor by option and dimension."""
+    layouts: tuple[Layout, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class SpatialChoices:
     """Every choice, as arrays."""
 
     factors: Ints
     """Spatial factor by choice, level and dimension."""
-    options: tuple[tuple[tuple[Ints, Layout], ...], ...]
+    options: tuple[LevelOptions, ...]
     """Choices of each level on its own."""
     picks: Ints
     """Which of a level's options, by choice and level."""
@@ -40,7 +47,8 @@ class SpatialChoices:
     def layout(self, choice: int) -> list[Layout]:
         """X and Y loops of every level."""
         return [
-            options[pick][1] for options, pick in zip(self.options, self.picks[choice], strict=True)
+            level.layouts[pick]
+            for level, pick in zip(self.options, self.picks[choice], strict=True)
         ]
 
 
@@ -53,13 +61,17 @@ def spatial_choices(shape: LayerShape, machine: Machine, space: MapSpace) -> Spa
     bounds: dict[str, int] = dict(shape.bounds.items())
     extents = np.array([bounds[d] for d in DIMS], dtype=np.int64)
     options = tuple(
-        _level_options(bounds, machine.fanout(s), level.spatial_x, level.spatial_y)
+        _level_options(
+            machine.fanout(s),
+            _axis_factors(bounds, machine.fanout(s)[0], level.spatial_x),
+            _axis_factors(bounds, machine.fanout(s)[1], level.spatial_y),
+        )
         for s, level in enumerate(space.levels)
     )
     picks = np.zeros((1, 0), dtype=np.int64)
     total = np.ones((1, len(DIMS)), dtype=np.int64)
     for level in options:
-        vectors = np.array([vector for vector, _ in level], dtype=np.int64).reshape(-1, len(DIMS))
+        vectors = level.vectors
         if len(picks) * len(vectors) > 40 * LIMIT:
             raise _too_many(len(picks) * len(vectors))
         grown = total[:, None, :] * vectors[None, :, :]
@@ -74,13 +86,7 @@ def spatial_choices(shape: LayerShape, machine: Machine, space: MapSpace) -> Spa
             place=machine.name,
             remedy="wider ranges, or a bound that the fixed factors divide",
         )
-    factors = np.stack(
-        [
-            np.array([vector for vector, _ in level], dtype=np.int64)[picks[:, s]]
-            for s, level in enumerate(options)
-        ],
-        axis=1,
-    )
+    factors = np.stack([level.vectors[picks[:, s]] for s, level in enumerate(options)], axis=1)
     return SpatialChoices(factors, options, picks)
 
 
@@ -91,40 +97,54 @@ def _too_many(count: int) -> InfeasibleError:
     )
 
 
-def _level_options(
-    bounds: Mapping[str, int],
-    mesh: tuple[int, int],
-    x_ranges: Mapping[str, Range],
-    y_ranges: Mapping[str, Range],
-) -> tuple[tuple[Ints, Layout], ...]:
-    """Distinct factor vectors of one level; the first layout found stands for a vector."""
-    found: dict[tuple[int, ...], Layout] = {}
-    columns = _axis_options(bounds, mesh[0], x_ranges)
-    rows = _axis_options(bounds, mesh[1], y_ranges)
-    for x, y in product(columns, rows):
-        if {dim for dim, _ in x} & {dim for dim, _ in y}:
-            continue
-        factor = dict(x) | dict(y)
-        found.setdefault(tuple(factor.get(d, 1) for d in DIMS), (x, y))
-    return tuple((np.array(v, dtype=np.int64), layout) for v, layout in sorted(found.items()))
+AxisFactors = tuple[tuple[str, tuple[int, ...]], ...]
+"""Factors that an axis can give to each dimension."""
 
 
-def _axis_options(bounds: Mapping[str, int], size: int, ranges: Mapping[str, Range]) -> list[Loops]:
-    """All factors that one axis can take; the loops in the order of the dimensions, outer first."""
-    out: list[Loops] = [()]
+def _axis_factors(bounds: Mapping[str, int], size: int, ranges: Mapping[str, Range]) -> AxisFactors:
+    out = []
     for dim in DIMS:
-        if dim not in ranges:
-            continue
-        low, high = ranges[dim]
-        most = size if high is None else min(high, size)
-        factors = [f for f in divisors(bounds[dim]) if low <= f <= most]
+        if dim in ranges:
+            low, high = ranges[dim]
+            most = size if high is None else min(high, size)
+            out.append((str(dim), tuple(f for f in divisors(bounds[dim]) if low <= f <= most)))
+    return tuple(out)
+
+
+@lru_cache(maxsize=1024)
+def _level_options(
+    mesh: tuple[int, int], x_factors: AxisFactors, y_factors: AxisFactors
+) -> LevelOptions:
+    """Distinct factor vectors of one level; the first layout found stands for a vector."""
+    columns = _axis_options(mesh[0], x_factors)
+    rows = _axis_options(mesh[1], y_factors)
+    x, y = _vectors(columns), _vectors(rows)
+    apart = ~np.any((x[:, None] > 1) & (y[None] > 1), axis=2)
+    pairs = np.stack(np.nonzero(apart), axis=1)
+    vectors = x[pairs[:, 0]] * y[pairs[:, 1]]
+    vectors, first = np.unique(vectors, axis=0, return_index=True)
+    layouts = tuple((columns[i], rows[j]) for i, j in pairs[first])
+    return LevelOptions(vectors, layouts)
+
+
+def _vectors(options: list[Loops]) -> Ints:
+    table = [dict(loops) for loops in options]
+    return np.array([[entry.get(d, 1) for d in DIMS] for entry in table], dtype=np.int64).reshape(
+        -1, len(DIMS)
+    )
+
+
+def _axis_options(size: int, factors: AxisFactors) -> list[Loops]:
+    """All factors that one axis can take; the loops in the order of the dimensions, outer first."""
+    out: list[tuple[int, Loops]] = [(1, ())]
+    for dim, values in factors:
         out = [
-            (*loops, (dim, f)) if f > 1 else loops
-            for loops in out
-            for f in factors
-            if f * prod(n for _, n in loops) <= size
+            (used * f, (*loops, (dim, f)) if f > 1 else loops)
+            for used, loops in out
+            for f in values
+            if used * f <= size
         ]
-    return out
+    return [loops for _, loops in out]
 
 
 @lru_cache(maxsize=65536)
@@ -138,11 +158,18 @@ def hop_pattern(
         y: the same of the Y loops.
         mesh: columns and rows of children.
     """
-    offsets: list[tuple[int, ...]] = [()]
+    group = np.zeros(1, dtype=np.int64)
     for factor, used in (*reversed(x), *reversed(y)):
-        offsets = [(*o, i if used else 0) for i in range(factor) for o in offsets]
+        step = int(group.max()) + 1 if used else 0
+        group = (np.arange(factor)[:, None] * step + group).ravel()
     columns = max(mesh[0], prod(f for f, _ in x))
     rows = max(mesh[1], prod(f for f, _ in y))
-    fanout = Fanout(tuple(offsets), columns, rows, multicast=True, forwarding=False)
-    groups = fanout.groups(range(fanout.children))
-    return sum(fanout.hops(group) for group in groups), len(groups)
+    middle = (rows - 1) / 2
+    row, column = np.divmod(np.arange(len(group)), columns)
+    order = np.lexsort((row, column, group))
+    group, column, row = group[order], column[order], row[order]
+    starts = np.nonzero(np.diff(group * columns + column, prepend=-1))[0]
+    ends = np.append(starts[1:], len(group)) - 1
+    vertical = np.maximum(0, middle - row[starts]) + np.maximum(0, row[ends] - middle)
+    last = np.nonzero(np.diff(group, append=-1))[0]
+    return float(vertical.sum() + column[last].sum()), len(last)

@@ -154,7 +154,7 @@ def test_optimum_is_the_minimum_over_every_nest() -> None:
 
 @pytest.mark.slow
 def test_optimum_is_the_minimum_over_every_nest_of_many_layers() -> None:
-    assert run(range(1000, 1240), 48) > 100_000
+    assert run(range(1000, 1240), 60) > 50_000
 
 
 def test_brute_force_prices_as_events_are_counted() -> None:
