@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 WARM_UP = 0.05
 """Share of the steps over which learning rates rise."""
 SMALL_BATCH_MACS = 1e9
-"""Below it a batch is trained on one thread, which also makes results independent of their count."""
+"""Below it a batch is trained on one thread; the numbers then do not depend on their count."""
 MAX_NORM = 5.0
 """Gradients of weights are clipped to this norm."""
 
