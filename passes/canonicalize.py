@@ -49,4 +49,5 @@ class Canonicalize(Pass):
 
 def _node(network: Network, name: str) -> fx.Node:
     """Return the graph node of that name."""
-    return next(node for node in network.graph.graph.nodes if node.name == name)
+    found: fx.Node = next(node for node in network.graph.graph.nodes if node.name == name)
+    return found

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from enos_compiler.frontend.lowering import LIMIT, LOWERINGS, Builder, lowers
+from enos_compiler.ir import ops
 
 Operand = fx.Node | float
 MASKED = -1.0e4
@@ -22,8 +23,18 @@ def function_of(b: Builder, x: fx.Node, function: str, *parameters: float) -> fx
 
 
 def affine(b: Builder, x: fx.Node, a: float, c: float) -> fx.Node:
-    """Append a*x + c; nothing for the identity."""
+    """Append a*x + c, one for several in a row and none for the identity."""
+    if x.target is ops.elementwise and x.kwargs["function"] == "affine":
+        parameters: tuple[float, float] = x.kwargs["parameters"]  # type: ignore[assignment]
+        inner_a, inner_c = parameters
+        return affine(b, _source(x), a * inner_a, a * inner_c + c)
     return x if (a, c) == (1.0, 0.0) else function_of(b, x, "affine", float(a), float(c))
+
+
+def _source(x: fx.Node) -> fx.Node:
+    """Return the input of a function of one value."""
+    source: fx.Node = x.args[0]  # type: ignore[assignment]  # a node by construction
+    return source
 
 
 def _register_plain() -> None:

@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
-from types import FrameType
+from types import CodeType, FrameType
 
 _PACKAGE = str(Path(__file__).resolve().parents[1])
 
@@ -46,18 +46,18 @@ def place_of_error(error: BaseException) -> str | None:
     return _innermost((frame.filename, frame.lineno or 0) for frame in reversed(frames))
 
 
-def place_of_caller(boundary: str) -> str | None:
+def place_of_caller(boundary: CodeType) -> str | None:
     """Return `file:line` of the innermost user frame that is running now.
 
     Args:
-        boundary: name of our own function below which all frames are the user's model's.
+        boundary: code of our own function that calls the user's model.
     """
     return _innermost(_running(sys._getframe(1), boundary))
 
 
-def _running(frame: FrameType | None, boundary: str) -> Iterator[tuple[str, int]]:
+def _running(frame: FrameType | None, boundary: CodeType) -> Iterator[tuple[str, int]]:
     """Yield (file, line) of running frames from the innermost to `boundary`."""
-    while frame is not None and frame.f_code.co_name != boundary:
+    while frame is not None and frame.f_code is not boundary:
         yield frame.f_code.co_filename, frame.f_lineno
         frame = frame.f_back
 

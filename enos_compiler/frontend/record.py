@@ -160,7 +160,7 @@ class Recorder(TorchFunctionMode):
             node = self._create(func, name, *arguments)
             node.meta.update(
                 _description(result),
-                place=place_of_caller("record"),
+                place=place_of_caller(record.__code__),
                 origin=self._modules.path,
                 hint=self._modules.hint(name),
                 call=name,
@@ -193,7 +193,7 @@ class Recorder(TorchFunctionMode):
         path = self._modules.path
         return FrontendError(
             f"{message} (module {path})" if path else message,
-            place=place_of_caller("record"),
+            place=place_of_caller(record.__code__),
             remedy=remedy,
         )
 

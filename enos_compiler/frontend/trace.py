@@ -45,7 +45,7 @@ def trace(
         user = source
     else:
         user = UserModel.from_module(source, example_inputs or ())
-    model = user.model()
+    model = _plain_module(user.model())
     inputs = tuple(example_inputs if example_inputs is not None else user.example_inputs())
     names = _input_names(model, inputs)
     _check_weights(model)
@@ -60,6 +60,23 @@ def trace(
         batch_is_symbolic=batching.is_symbolic,
         sections={"trace": {"batch": batching.batch, "note": batching.note}},
     )
+
+
+def _plain_module(model: nn.Module) -> nn.Module:
+    """Return the module itself, unwrapped from torch.compile.
+
+    Raises:
+        FrontendError: a part is a TorchScript module, whose calls no recorder sees.
+    """
+    model = getattr(model, "_orig_mod", model)
+    for name, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            raise FrontendError(
+                f"{'module ' + name if name else 'the model'} is TorchScript",
+                place=type(model).__name__,
+                remedy="give the nn.Module that it was scripted from",
+            )
+    return model
 
 
 def _record_at(
@@ -192,8 +209,12 @@ def _check_inputs(inputs: tuple[Tensor, ...], names: tuple[str, ...]) -> None:
 
 
 def _check_weights(model: nn.Module) -> None:
-    """Raise for parameters and statistics that are no finite float32 numbers."""
+    """Raise for parameters and statistics that are no finite float32 numbers in main memory."""
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if tensor.device.type != "cpu":
+            raise FrontendError(
+                f"`{name}` is on device {tensor.device}", place=name, remedy="call .cpu()"
+            )
         if not tensor.is_floating_point():
             continue
         if tensor.dtype != torch.float32:

@@ -13,6 +13,7 @@ The table of an `embedding` is its second value.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -365,6 +366,25 @@ FUNCTIONS: dict[str, Callable[..., Tensor]] = {
 """Every canonical function by the name that `Node.op` carries."""
 
 _NAMES: dict[Callable[..., Any], str] = {function: name for name, function in FUNCTIONS.items()}
+
+
+def recordable(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Let the frontend see calls of a registered vector operation's function in a user's model.
+
+    To be put on the `function` of an operation registered under `enos_compiler.vector_ops`. Its
+    tensors are positional and its other arguments keywords that JSON can hold.
+    """
+
+    @wraps(function)
+    def visible(*tensors: Tensor, **attributes: Any) -> Tensor:
+        from torch.overrides import handle_torch_function, has_torch_function
+
+        if has_torch_function(tensors):
+            seen: Tensor = handle_torch_function(visible, tensors, *tensors, **attributes)
+            return seen
+        return function(*tensors, **attributes)
+
+    return visible
 
 
 def op_name(function: Callable[..., Any]) -> str | None:

@@ -212,3 +212,53 @@ def test_example_inputs_calibrate_at_their_full_batch_whatever_the_compiled_one(
     assert calibrate(network, example_batches(network)).values["input_1"].range == (0.0, 11.0)
     fixed = network_of(Grid(4), torch.arange(32.0).view(4, 8))
     assert calibrate(fixed, example_batches(fixed)).values["x"].range == (0.0, 31.0)
+
+
+def test_a_registered_vector_operation_is_taken_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stranger's operation enters by its entry point and stays one node."""
+    from enos_compiler import plugins
+    from enos_compiler.frontend import canonical
+    from enos_compiler.ir import ops
+
+    @ops.recordable
+    def tilt(x: Tensor, *, slope: float) -> Tensor:
+        return torch.where(x > 0, x, slope * x)
+
+    class Tilt:
+        function = staticmethod(tilt)
+        is_float = False
+
+    class Tilting(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return tilt(x.relu(), slope=0.5)
+
+    monkeypatch.setattr(plugins, "names", lambda group: ("tilt",) * (group == "vector_ops"))
+    monkeypatch.setattr(plugins, "load", lambda *_: Tilt)
+    canonical._registered.cache_clear()
+    network = network_of(Tilting(), torch.randn(2, 3))
+    canonical._registered.cache_clear()
+    assert [v.op for v in network.vectors.values()] == ["elementwise", "tilt"]
+    assert network.vectors[network.order[-1]].attributes == {"slope": 0.5}
+
+
+def test_scalars_in_a_row_are_one_table() -> None:
+    class Scaled(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return 1 - (2 * x + 3) / 4
+
+    network = network_of(Scaled(), torch.randn(2, 3))
+    (vector,) = network.vectors.values()
+    assert vector.attributes["parameters"] == pytest.approx((-0.5, 0.25))
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (nn.Linear(3, 2).half(), "`weight` is torch.float16"),
+        (nn.Linear(3, 2, device="meta"), "`weight` is on device meta"),
+        (torch.jit.trace(nn.Linear(3, 2), torch.zeros(1, 3)), "the model is TorchScript"),
+    ],
+)
+def test_modules_that_are_no_plain_float32_modules(model: nn.Module, message: str) -> None:
+    with pytest.raises(FrontendError, match=message):
+        trace(model, (torch.zeros(1, 3),))
