@@ -14,7 +14,7 @@ bank adds to one sum per cycle (its halves, even and odd positions, read and wri
 operator with two sums takes two cycles per position. The input and the weight buffer have one port
 of a word per cycle. Transfers overlap with work: the slowest of array, buffers and memories counts.
 Weights are reloaded from DRAM for every inference, through the weight buffer, or stay in the weight
-memory, programmed once: two choices, and the memory's bits are a scarce resource.
+memory, programmed once: two choices, and the memory's words are a scarce resource.
 
 This is one family of mappings, not the best over all: the report names the core as simply modelled.
 """
@@ -313,16 +313,16 @@ class DigitalCore:
         return self.prices.look_up(action)[1]
 
     def capacity(self, choice: Choice, layer: Layer) -> Mapping[str, int]:
-        """Return the bits of the weight memory that resident weights hold for good."""
+        """Return the words of the weight memory that resident weights hold for good."""
         memory = self._resident(choice)
         if memory is None:
             return {}
-        held = memory.words(layer.shape.volume("Weights"), choice.bits.weight)
-        return {"weight_bits": held * memory.word_bits}
+        return {"weight_words": memory.words(layer.shape.volume("Weights"), choice.bits.weight)}
 
     def capacities(self) -> Mapping[str, int]:
-        """Return the bits of the weight memory, where the core has one."""
-        return {"weight_bits": self.weight_memory.capacity_bits} if self.weight_memory else {}
+        """Return the words of the weight memory, where the core has one."""
+        memory = self.weight_memory
+        return {"weight_words": memory.capacity_bits // memory.word_bits} if memory else {}
 
     def leakage_mw(self) -> float:
         """Return the leakage power of the whole core in mW, from its area."""

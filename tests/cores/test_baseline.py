@@ -36,11 +36,11 @@ def test_the_weight_memory_is_never_overfull(network: Network, bits: int) -> Non
     found = baseline(attached, target)
     core = target.cores["mac"]
     held = [
-        core.capacity(layer.choice, layer)["weight_bits"]
+        core.capacity(layer.choice, layer)["weight_words"]
         for layer in found.network.layers.values()
         if layer.choice is not None and layer.choice.options == RESIDENT
     ]
-    assert sum(held) <= core.capacities()["weight_bits"]
+    assert sum(held) <= core.capacities()["weight_words"]
     assert found.name == "all-mac-digital-8/8"
     if bits == 2_097_152:
         assert len(held) == len(network.layers)

@@ -180,7 +180,7 @@ def test_resident_weights_are_programmed_and_not_reloaded() -> None:
         "mac.weight_memory/write_64b": weights // 8,
         "dram.device/read_64b": weights // 8,
     }
-    assert core.capacity(kept, subject) == {"weight_bits": weights * 8}
+    assert core.capacity(kept, subject) == {"weight_words": weights // 8}
     assert core.capacity(reloaded, subject) == {}
     assert not core.cost(subject, reloaded, IN_BUFFER).programming.events
 
