@@ -24,7 +24,8 @@ from enos_compiler.export.onnx import export_onnx, save_onnx
 from enos_compiler.ir.formats import QuantizedLayer, ValueFormat
 from enos_compiler.ir.network import Network
 from enos_compiler.semantics import reference
-from enos_compiler.semantics.quantizer import quantize_codes
+from enos_compiler.semantics.quantizer import narrow, quantize_codes
+from enos_compiler.semantics.registry import vector_op
 
 UNSIGNED = ValueFormat(-5, 0, 8)
 SIGNED = ValueFormat(-5, 128, 8)
@@ -270,6 +271,36 @@ def test_narrower_readers_get_one_copy_per_width() -> None:
     model = assert_equal(hand.network(*readers))
     quantised = [n for n in model.graph.node if n.op_type == "QuantizeLinear"]
     assert len(quantised) == 1 + 1 + 2 + 4
+
+
+def test_a_sum_reads_no_wider_than_it_produces() -> None:
+    """Its 8-bit operands are narrowed on their edges first; that rounds twice, by definition."""
+    hand = Hand(15)
+    fmt, output = ValueFormat(-5, 128, 8), ValueFormat(0, 8, 4)
+    a, b = hand.input((1, 64), fmt), hand.input((1, 64), fmt)
+    network = hand.network(hand.vector("add", (a, b), output))
+    assert_equal(network)
+    given_images = images(network)
+    values = reference.execute(network, given_images)
+    narrowed = fmt.narrowed(4)
+    copies = tuple(narrow(values[name], fmt, 4) for name in (a, b))
+    expected = vector_op("add").integers(copies, (narrowed, narrowed), output, {})
+    wide = vector_op("add").integers((values[a], values[b]), (fmt, fmt), output, {})
+    np.testing.assert_array_equal(values[network.outputs[0]], expected)
+    assert (expected != wide).any()
+
+
+def test_no_two_bare_pairs_follow_each_other() -> None:
+    """A change of format between values keeps a Min, so that no optimiser merges the roundings."""
+    hand = Hand(16)
+    x = hand.input((1, 4, 6, 6), SIGNED)
+    formats = [ValueFormat(e, 128, 8) for e in (-4, -3, -2, -1)]
+    phases = tuple(hand.conv(x, 4, (1, 1), fmt) for fmt in formats)
+    merged = hand.vector("interleave", phases, ValueFormat(-2, 128, 8), stride=(2, 2))
+    model = assert_equal(hand.network(hand.conv(merged, 4, (3, 3), ValueFormat(0, 128, 8))))
+    inside = [n for n in model.graph.node if n.name.startswith(f"{merged}/")]
+    count = Counter(n.op_type for n in inside)
+    assert count["QuantizeLinear"] == count["Min"] == 3
 
 
 def test_every_kind_of_value_reaches_an_output() -> None:
