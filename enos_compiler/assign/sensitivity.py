@@ -116,6 +116,9 @@ class _Probe:
     found: dict[str, Any] = field(default_factory=dict)
     _nodes: dict[str, fx.Node] = field(default_factory=dict)
     _codes: dict[tuple[str, int], Tensor] = field(default_factory=dict)
+    _forms: dict[tuple[str, int], tuple[Tensor | None, Tensor | None]] = field(default_factory=dict)
+    _weights_of: str = ""
+    """The layer whose weights `_forms` holds."""
 
     def __post_init__(self) -> None:
         """Run the network once."""
@@ -169,15 +172,29 @@ class _Probe:
             right = self._rounded(layer.inputs[1], choice.bits.weight)
             return compute(x, right, **node.kwargs)  # type: ignore[no-any-return]
         weight, bias = self._operands(node)
-        gain = self._gain(layer, weight)
-        forms = operator.weight_forms(weight * gain, choice.bits.weight)
-        plain, signed = (None if form is None else form / gain for form in forms)
+        plain, signed = self._weights(layer, operator, weight, choice.bits.weight)
         total = compute(
             x, torch.zeros_like(weight) if plain is None else plain, bias, **node.kwargs
         )
         if signed is not None:
             total = total + compute(torch.sign(x), signed, None, **node.kwargs)
         return total  # type: ignore[no-any-return]
+
+    def _weights(
+        self, layer: Layer, operator: Operator, weight: Tensor, bits: int
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Return the operator's (A, B), rounded once per layer, operator and width."""
+        if self._weights_of != layer.name:
+            self._forms.clear()
+            self._weights_of = layer.name
+        if (operator.name, bits) not in self._forms:
+            gain = self._gain(layer, weight)
+            plain, signed = operator.weight_forms(weight * gain, bits)
+            self._forms[operator.name, bits] = (
+                None if plain is None else plain / gain,
+                None if signed is None else signed / gain,
+            )
+        return self._forms[operator.name, bits]
 
     def _operands(self, node: fx.Node) -> tuple[Tensor, Tensor | None]:
         bias = node.args[2] if len(node.args) > 2 else None
