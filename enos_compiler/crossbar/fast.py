@@ -20,6 +20,7 @@ from enos_compiler.crossbar.converters import code_limits
 from enos_compiler.crossbar.integer import (
     IntegerMatrix,
     StoredBlock,
+    floor_per_input,
     required_adc_bits,
     sums_signed,
 )
@@ -92,7 +93,7 @@ class FastConvolution:
             )
         self.spec, self.layout, self.shape = first.spec, first.layout, shape
         self.outputs = first.outputs + first.unit_column
-        self.unit_column, self.floor_level = first.unit_column, first.floor_level
+        self.unit_column, self.floor = first.unit_column, floor_per_input(first)
         self.noise, self.pad_code = read_noise, pad_code
         self.signed_inputs = inputs_signed
         slices = self.layout.slices
@@ -396,21 +397,22 @@ class FastConvolution:
         import torch
 
         gain, offset = self.layout.gain, self.layout.offset
-        floor = self.floor_level if self.layout.planes == 1 and not self.unit_column else 0.0
         if self.unit_column:
             split = total.view(len(total), self.shape.g, self.outputs, *total.shape[2:])
-            return (gain * split[:, :, :-1] - split[:, :, -1:]).flatten(1, 2)
-        if not (offset or floor):
+            total = (gain * split[:, :, :-1] - split[:, :, -1:]).flatten(1, 2)
+            offset = 0
+        elif gain != 1:
+            total = gain * total
+        if not (offset or self.floor):
             return total
         ones = torch.ones(
             (self.shape.g, self.shape.c, self.shape.r, self.shape.s), dtype=self.dtype
         )
         x_sum = self._conv(x.to(self.dtype), ones, padding).round_()
-        if floor:
-            scale = sum(1 << (i * self.spec.cell.bits) for i in range(self.layout.slices))
-            rest = (x_sum.to(torch.float64) * (floor * scale)).round_().to(self.dtype)
-            total = total - rest.repeat_interleave(self.shape.m, dim=1)
-        return gain * total - offset * x_sum.repeat_interleave(self.shape.m, dim=1)
+        rest = offset * x_sum
+        if self.floor:
+            rest += (x_sum.to(torch.float64) * self.floor).round_().to(self.dtype)
+        return total - rest.repeat_interleave(self.shape.m, dim=1)
 
 
 def _recombined(matrix: IntegerMatrix) -> IntegerMatrix:

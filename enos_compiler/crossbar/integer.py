@@ -305,15 +305,23 @@ def read(
     return _recover(matrix, total, x)
 
 
+def floor_per_input(matrix: IntegerMatrix) -> float:
+    """What empty cells add to an output per unit of the inputs' sum, removed digitally.
+
+    It cancels in pairs; a unit column takes away one of the `gain` floors in a sum.
+    """
+    if matrix.layout.planes == 2:
+        return 0.0
+    scale = sum(1 << (i * matrix.spec.cell.bits) for i in range(matrix.layout.slices))
+    return matrix.floor_level * scale * (matrix.layout.gain - matrix.unit_column)
+
+
 def _recover(matrix: IntegerMatrix, total: IntArray, x: IntArray) -> IntArray:
     """Take away the empty cells' floor and the offset of the encoding."""
-    x_sum = x.sum(axis=0)
-    if matrix.layout.planes == 1 and not matrix.unit_column and matrix.floor_level:
-        scale = sum(1 << (i * matrix.spec.cell.bits) for i in range(matrix.layout.slices))
-        total = total - np.rint(matrix.floor_level * scale * x_sum).astype(np.int64)
-    if matrix.unit_column:
-        return np.asarray(matrix.layout.gain * total[:-1] - total[-1:])
-    return np.asarray(matrix.layout.gain * total - matrix.layout.offset * x_sum)
+    x_sum, floor = x.sum(axis=0), floor_per_input(matrix)
+    y = matrix.layout.gain * total
+    y = y[:-1] - total[-1:] if matrix.unit_column else y - matrix.layout.offset * x_sum
+    return y - np.rint(floor * x_sum).astype(np.int64) if floor else np.asarray(y)
 
 
 def calibrate_steps(
