@@ -9,24 +9,21 @@ pair in use, and pairs that the width rules forbid have no y at all.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.optimize import Bounds, LinearConstraint, milp
-from scipy.sparse import coo_array
 
+from enos_compiler.assign.core_problem import (
+    SCALE,
+    FloatArray,
+    Row,
+    Solution,
+    assemble,
+    minimise,
+)
 from enos_compiler.assign.problem import Edge, Option, Problem
-
-FloatArray = NDArray[np.float64]
-Row = Mapping[int, float]
-
-_SCALE = 1e3
-"""Objective and budget row are scaled to this size: HiGHS' tolerance of 1e-6 becomes 1e-9."""
-_OPTIMAL, _LIMIT, _INFEASIBLE = 0, 1, 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,52 +163,24 @@ class Model:
     ) -> Selection | None:
         rows = list(self._rows)
         for row, limit in limits:
-            size = max((abs(v) for v in row.values()), default=1.0) / _SCALE
+            size = max((abs(v) for v in row.values()), default=1.0) / SCALE
             rows.append(({c: v / size for c, v in row.items()}, -np.inf, limit / size))
         if capacities:
             for resource, amount in self.problem.capacities.items():
                 if row := self._use_row(resource):
                     rows.append((row, -np.inf, float(amount)))
-        columns = len(self._energy)
-        integrality = np.zeros(columns)
-        integrality[: self._binaries] = 1
-        size = float(np.abs(objective).max(initial=0.0)) or 1.0
-        result = milp(
-            objective * (_SCALE / size),
-            constraints=_matrix(rows, columns),
-            integrality=integrality,
-            bounds=Bounds(0, np.where(integrality == 1, 1.0, np.inf)),
-            options={"time_limit": time_limit_s, "mip_rel_gap": 0.0},
-        )
-        if result.x is None:
-            if result.status == _LIMIT:
-                raise TimeoutError(f"no assignment was found within {time_limit_s:g} s")
-            return None
-        return self._selection(result.x, gap=0.0 if result.status == _OPTIMAL else result.mip_gap)
+        assembled = assemble(rows, len(self._energy))
+        found = minimise(objective, assembled, self._binaries, time_limit_s)
+        return None if found is None else self._selection(found)
 
-    def _selection(self, x: FloatArray, gap: float) -> Selection:
+    def _selection(self, found: Solution) -> Selection:
         chosen: dict[str, Option] = {}
         for node, options in self.problem.options.items():
             start = self._columns[node, 0]
-            chosen[node] = options[int(np.argmax(x[start : start + len(options)]))]
+            chosen[node] = options[int(np.argmax(found.x[start : start + len(options)]))]
         energy = sum(o.energy_pj for o in chosen.values())
         for edge in self.problem.edges:
             source, reader = chosen[edge.producer], chosen[edge.consumer]
             ends = (source.core, source.output), (reader.core, reader.asks[edge.value].bits)
             energy += edge.price_pj[ends]
-        return Selection(chosen, energy, sum(o.score for o in chosen.values()), float(gap))
-
-
-def _matrix(rows: list[tuple[Row, float, float]], columns: int) -> LinearConstraint:
-    entries = defaultdict(list)
-    for i, (row, low, high) in enumerate(rows):
-        entries["low"].append(low)
-        entries["high"].append(high)
-        for column, value in row.items():
-            entries["row"].append(i)
-            entries["column"].append(column)
-            entries["value"].append(value)
-    matrix = coo_array(
-        (entries["value"], (entries["row"], entries["column"])), shape=(len(rows), columns)
-    )
-    return LinearConstraint(matrix.tocsr(), entries["low"], entries["high"])
+        return Selection(chosen, energy, sum(o.score for o in chosen.values()), found.gap)
