@@ -113,12 +113,16 @@ class OnnxSession:
 
 
 def _chunks(network: Network, inputs: tuple[Array, ...]) -> Iterator[tuple[Array, ...]]:
-    """Yield the inputs a few images at a time where the batch may vary."""
-    if not network.batch_is_symbolic:
-        yield inputs
-        return
-    for start in range(0, inputs[0].shape[0], _CHUNK):
-        yield tuple(array[start : start + _CHUNK] for array in inputs)
+    """Yield the inputs a few images at a time; as compiled where the batch is fixed."""
+    if network.batch_is_symbolic:
+        extents = [_CHUNK] * len(inputs)
+    else:
+        extents = [network.values[name].shape[0] for name in network.inputs]
+    for part in range(max(1, -(-inputs[0].shape[0] // extents[0]))):
+        yield tuple(
+            array[part * extent : (part + 1) * extent]
+            for array, extent in zip(inputs, extents, strict=True)
+        )
 
 
 def _steps(network: Network, name: str, found: Array, expected: Array) -> int:

@@ -375,6 +375,14 @@ def test_the_batch_is_symbolic_only_where_the_network_allows_it() -> None:
             assert (first.dim_param, first.dim_value) == (("batch", 0) if symbolic else ("", 2))
 
 
+def test_a_fixed_batch_is_compared_one_batch_at_a_time() -> None:
+    hand = Hand(17)
+    network = hand.network(hand.linear(hand.input((2, 8), SIGNED), 4, None), symbolic=False)
+    two = tuple(np.concatenate([a, a[::-1]]) for a in images(network))
+    result = compare(export_onnx(network), network, two)
+    assert (result.max_steps, result.values) == (0, 16)
+
+
 def test_large_tensors_lie_beside_the_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
