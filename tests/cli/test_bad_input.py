@@ -74,7 +74,11 @@ def _model(body: str, example: str = "torch.rand(2, 3, 8, 8)") -> str:
 MODEL_ERRORS = {
     "missing file": (None, ["net.py", "try:"]),
     "no model()": ("def example_inputs():\n    return ()\n", ["net.py", "model", "try:"]),
-    "no example_inputs()": ("def model():\n    return None\n", ["example_inputs", "try:"]),
+    "no module": (
+        "def model():\n    return None\n\n\ndef example_inputs():\n    return ()\n",
+        ["net.py:1", "NoneType", "try:"],
+    ),
+    "no example_inputs()": (GOOD.replace("def example_inputs", "def inputs"), ["example_inputs"]),
     "syntax": ("def model(:\n", ["net.py:1"]),
     "model raises": (
         "def model():\n    raise ValueError('no weights')\n\n\n"
@@ -175,12 +179,14 @@ def test_a_missing_chip_file(compile_file: Run) -> None:
     assert "my_chip.yaml" in error
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
-def test_an_unwritable_folder(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    closed = tmp_path / "closed"
-    closed.mkdir(mode=0o500)
-    assert enosc(["net.py", "-o", str(closed / "out")]) == 1
-    assert "cannot be written" in capfd.readouterr().err
+def test_an_unwritable_folder(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda path, _mode: Path(path) != tmp_path)
+    assert enosc(["net.py", "-o", str(tmp_path / "out")]) == 1
+    assert capfd.readouterr().err == (
+        f"error: {tmp_path}: cannot be written\n  try: another -o DIR\n"
+    )
 
 
 def test_a_file_in_place_of_the_folder(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -25,7 +25,8 @@ TIERS: tuple[tuple[str, ...], ...] = (
     ("search",),
     ("pass_text",),
     ("pipeline",),
-    ("options", "compiler"),
+    ("options",),
+    ("compiler",),
     ("cli",),
 )
 TIER = {room: i for i, tier in enumerate(TIERS) for room in tier}

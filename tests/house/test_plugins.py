@@ -139,5 +139,5 @@ def test_a_broken_plugin_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
     broken = EntryPoint("bad", "enos_compiler_no_such_module:Thing", "enos_compiler.passes")
     monkeypatch.setattr(plugins, "_points", lambda _group: {"bad": broken})
-    with pytest.raises(EnosError, match="`bad` of package .* cannot be imported: ModuleNotFound"):
+    with pytest.raises(EnosError, match=r"`bad` of package .* cannot be imported: ModuleNotFound"):
         plugins.load("passes", "bad")
