@@ -94,7 +94,7 @@ def _compiled() -> ModuleType:
     os.environ["NUMBA_CACHE_DIR"] = str(folder)
     import numba  # slow to import, and optional
 
-    numba.config.reload_config()  # type: ignore[attr-defined]  # it may have been imported before
+    numba.config.reload_config()  # type: ignore[no-untyped-call]  # it may be imported already
     name = "enos_compiler.mapping.compiled_kernel"
     spec = importlib.util.spec_from_file_location(name, str(kernel.__file__))
     if spec is None or spec.loader is None:

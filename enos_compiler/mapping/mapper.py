@@ -104,11 +104,14 @@ def map_layer(
     Raises:
         InfeasibleError: no nest of the space fits, with the level that is too small.
     """
-    search = _Search(shape, machine, space or MapSpace.of_machine(machine), widths, objective)
-    return search.run(solver(engine))
+    search = LayerSearch(shape, machine, space or MapSpace.of_machine(machine), widths, objective)
+    found = search.run(solver(engine))
+    if found is None:
+        raise search.infeasible()
+    return found
 
 
-class _Search:
+class LayerSearch:
     """Branch and bound over the choices of spatial factors."""
 
     def __init__(
@@ -236,8 +239,11 @@ class _Search:
             return cycles, total
         return (total * cycles if self.objective == "edp" else costs[-1]), total
 
-    def run(self, solve: Solver) -> MapResult:
-        """Open the choices in the order of their bounds."""
+    def run(self, solve: Solver, limit: Key | None = None) -> MapResult | None:
+        """The best mapping, or None where none is below `limit`.
+
+        Choices are opened in the order of their bounds.
+        """
         floors = np.stack(
             [self.energy.floor, *(resource.floor for resource in self.resources)], axis=0
         )
@@ -247,15 +253,16 @@ class _Search:
         proven: Key | None = None
         for choice in np.lexsort((second, first)):
             bound = float(first[choice]), float(second[choice])
-            if best is not None and bound >= best[0]:
+            known = best[0] if best else limit
+            if known is not None and bound >= known:
                 proven = bound
                 break
             opened += 1
-            found = self.open(int(choice), solve, floors[:, choice], best[0] if best else None)
+            found = self.open(int(choice), solve, floors[:, choice], known)
             if found is not None:
                 best = found[0], int(choice), found[1]
         if best is None:
-            raise self._infeasible()
+            return None
         key, choice, chain = best
         if chain is None:
             chain = self._trace(choice, solve)
@@ -333,7 +340,7 @@ class _Search:
         problem = self._energy_problem(choice)
         chain = PathSearch([problem], [problem.table(solve)], self.automaton, [-INF]).thrifty()
         if chain is None:
-            raise self._infeasible()
+            raise self.infeasible()
         return chain
 
     def _scalar_key(self, choice: int, costs: Reals) -> Key:
@@ -378,7 +385,7 @@ class _Search:
             constant=float(prices.constant[choice]) + constant,
         )
 
-    def _infeasible(self) -> InfeasibleError:
+    def infeasible(self) -> InfeasibleError:
         """Name the innermost level that holds not even the smallest tile, or the constraints."""
         fits = self.arguments[1][0]
         for spec, row in zip(self.machine.levels, fits, strict=True):

@@ -31,6 +31,8 @@ class LevelOptions:
     vectors: Ints
     """Factor by option and dimension."""
     layouts: tuple[Layout, ...]
+    ways: Ints
+    """Layouts that give the same factors, by option."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,9 +124,9 @@ def _level_options(
     apart = ~np.any((x[:, None] > 1) & (y[None] > 1), axis=2)
     pairs = np.stack(np.nonzero(apart), axis=1)
     vectors = x[pairs[:, 0]] * y[pairs[:, 1]]
-    vectors, first = np.unique(vectors, axis=0, return_index=True)
+    vectors, first, ways = np.unique(vectors, axis=0, return_index=True, return_counts=True)
     layouts = tuple((columns[i], rows[j]) for i, j in pairs[first])
-    return LevelOptions(vectors, layouts)
+    return LevelOptions(vectors, layouts, ways)
 
 
 def _vectors(options: list[Loops]) -> Ints:
