@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Annotated, ClassVar
 
 from pydantic import Field, model_validator
@@ -199,9 +199,8 @@ class CrossbarCore:
                 continue
             signed = (("signed_input", 1),) if name == "ef" and signed_input else ()
             options = tuple((("rows", rows), *signed) for rows in sorted(self.sizes))
-            for offered in offer(self.name, layer, name, widths, options):
-                large = self._too_large(layer, offered) if isinstance(offered, Choice) else None
-                yield Refusal(self.name, name, large) if large else offered
+            room = partial(self._too_large, layer)
+            yield from offer(self.name, layer, name, widths, options, room)
 
     def _refusal(self, layer: Layer, name: str, *, signed_input: bool) -> str | None:
         if layer.shape.activation_product:

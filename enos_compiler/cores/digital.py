@@ -24,7 +24,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import ClassVar
 
 from pydantic import model_validator
@@ -131,9 +131,8 @@ class DigitalCore:
                 continue
             keepable = self.weight_memory is not None and not layer.shape.activation_product
             options = ((), RESIDENT) if keepable else ((),)
-            for offered in offer(self.name, layer, name, widths, options):
-                large = self._too_large(layer, offered) if isinstance(offered, Choice) else None
-                yield Refusal(self.name, name, large) if large else offered
+            room = partial(self._too_large, layer)
+            yield from offer(self.name, layer, name, widths, options, room)
 
     def _too_large(self, layer: Layer, choice: Choice) -> str | None:
         _, width = accumulators(choice.operator, choice.bits, layer.shape.taps)
@@ -147,7 +146,7 @@ class DigitalCore:
         if memory and not memory.holds(layer.shape.volume("Weights"), choice.bits.weight):
             return (
                 f"{layer.shape.volume('Weights')} weights of {choice.bits.weight} bits do not fit "
-                f"the weight memory of {memory.capacity_bits} bits; they are reloaded"
+                f"the weight memory of {memory.capacity_bits} bits"
             )
         return None
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from enos_compiler.cores.arithmetic import accumulators, offered_weight_bits, operator
 from enos_compiler.ir.choice import Bits, Choice, Refusal
@@ -42,17 +42,27 @@ def offer(
     layer: Layer,
     name: str,
     widths: Iterable[Bits],
-    options: Iterable[tuple[tuple[str, int], ...]] = ((),),
+    options: Sequence[tuple[tuple[str, int], ...]],
+    too_large: Callable[[Choice], str | None],
 ) -> Iterator[Choice | Refusal]:
-    """Yield one choice per width and options, or the refusal that no requested width exists."""
+    """Yield a choice for each width and each of the core's options that has room for it.
+
+    Widths that no option has room for are refused with the last option's reason; so is an
+    operator that offers no requested width.
+    """
     answered = layer_widths(layer, name, widths)
     if not answered:
         offered = ", ".join(map(str, operator(name).weight_bits))
         yield Refusal(core, name, f"offers weights of {offered} bits, above every requested width")
-    options = tuple(options)
     for bits in answered:
-        for option in options:
-            yield Choice(core, name, bits, option)
+        reason, fits = None, False
+        for choice in (Choice(core, name, bits, option) for option in options):
+            reason = too_large(choice)
+            if reason is None:
+                fits = True
+                yield choice
+        if reason and not fits:
+            yield Refusal(core, name, reason)
 
 
 def requantisation(core: str, layer: Layer, choice: Choice) -> Counter[Action]:

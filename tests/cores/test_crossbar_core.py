@@ -155,9 +155,9 @@ def test_a_layer_too_large_is_refused_with_numbers() -> None:
         for o in core.choices(subject, ["mac"], [ALL_EIGHT], signed_input=False)
         if isinstance(o, Refusal)
     ]
-    assert refusals[0] == (
-        "1 x 4096 rows by 4096 outputs of 8 bits need 16384 arrays of 64 x 128, the core has 64"
-    )
+    assert refusals == [
+        "1 x 4096 rows by 4096 outputs of 8 bits need 4096 arrays of 256 x 128, the core has 128"
+    ]
 
 
 def test_depthwise_lies_on_the_diagonal_and_counts_its_waste() -> None:
