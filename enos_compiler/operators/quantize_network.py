@@ -19,7 +19,7 @@ from enos_compiler.operators.mac import Mac
 from enos_compiler.operators.weight_codes import EXACT_SUM
 from enos_compiler.semantics.formats import format_at
 from enos_compiler.semantics.registry import vector_op
-from enos_compiler.semantics.widths import is_coded, layer_asks, stored_bits
+from enos_compiler.semantics.widths import is_coded, layer_asks, leaves_as_sums, stored_bits
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -90,12 +90,7 @@ def value_formats(network: Network) -> dict[str, ValueFormat]:
 
 def is_plain_sum(network: Network, node: Layer | Vector) -> bool:
     """Return whether a node's output leaves the network as a layer's dequantised sum."""
-    return (
-        isinstance(node, Layer)
-        and node.activation is None
-        and node.output in network.outputs
-        and not network.consumers(node.output)
-    )
+    return leaves_as_sums(network, node.output)
 
 
 def quantize_layer(

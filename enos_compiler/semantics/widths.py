@@ -34,9 +34,13 @@ def is_coded(value: Value) -> bool:
 
 
 def leaves_as_sums(network: Network, value: str) -> bool:
-    """Return whether a value is a network output straight from a layer, never stored as codes."""
-    is_output = value in network.outputs and network.values[value].producer in network.layers
-    return is_output and not network.consumers(value)
+    """Return whether a value is a network output straight from a layer, never stored as codes.
+
+    A fused clamp or another reader needs codes.
+    """
+    producer = network.producer(value)
+    is_sum = isinstance(producer, Layer) and producer.activation is None
+    return is_sum and value in network.outputs and not network.consumers(value)
 
 
 def coded_inputs(network: Network, node: Layer | Vector) -> tuple[str, ...]:

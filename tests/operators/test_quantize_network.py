@@ -184,6 +184,17 @@ def test_a_second_reader_or_a_clamp_gives_an_output_codes() -> None:
     assert quantized.values["linear"].format is None
 
 
+def test_a_clamped_output_has_codes() -> None:
+    """relu behind the last layer is a bound of codes, which a plain sum does not have."""
+    net = network("mac", EIGHT)
+    layers = {name: net.layers[name] for name in ("conv", "conv_1")}
+    cut = replace(net, layers=layers, vectors={}, order=tuple(layers), outputs=("elementwise_1",))
+    assert quantize_network(cut).values["elementwise_1"].format is not None
+    plain = replace(layers["conv_1"], activation=None)
+    bare = cut.with_layers({"conv_1": plain})
+    assert quantize_network(bare).values["elementwise_1"].format is None
+
+
 def test_eight_bits_are_close_to_the_float_network() -> None:
     """Signal to noise of the logits above 35 dB: one bit below what 8-bit rounding alone leaves."""
     net = network("mac", EIGHT)

@@ -98,6 +98,11 @@ def test_multipliers_take_the_finest_unit_that_fits(
         finer = (np.rint(np.abs(factors) * 2 / unit) * sums).sum(axis=0) + bias
         full = smallest >= 2 ** (MANTISSA_BITS - 1)
         assert np.all(full | crowded | (finer >= EXACT_SUM))
+    else:
+        power = np.floor(np.log2(np.abs(factors).min(axis=0))) - (LEAST_MANTISSA_BITS - 1)
+        coarse = np.exp2(power)
+        reach = np.rint(np.abs(factors) / coarse) * sums
+        assert np.any(reach.sum(axis=0) + np.rint(np.abs(shift) / coarse) >= EXACT_SUM)
     assert np.all(crowded | (smallest >= 2 ** (LEAST_MANTISSA_BITS - 1)))
     assert np.all(smallest < 2**MANTISSA_BITS)
 
