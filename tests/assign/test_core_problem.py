@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The core problem gives the minimum over all columns, however deep the first cut."""
+
+from __future__ import annotations
+
+from itertools import product
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from enos_compiler.assign import core_problem
+from enos_compiler.assign.core_problem import assemble, minimise
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    groups=st.lists(
+        st.lists(st.tuples(st.integers(0, 40), st.integers(0, 40)), min_size=1, max_size=5),
+        min_size=1,
+        max_size=5,
+    ),
+    share=st.floats(0.0, 1.0),
+    first_cut=st.sampled_from([1e-9, 0.005, 10.0]),
+)
+def test_equals_enumeration(
+    groups: list[list[tuple[int, int]]], share: float, first_cut: float
+) -> None:
+    """One item of each group, least cost, weights within a limit."""
+    least = sum(min(w for _, w in group) for group in groups)
+    most = sum(max(w for _, w in group) for group in groups)
+    limit = least + share * (most - least)
+    items = [item for group in groups for item in group]
+    rows, start = [], 0
+    for group in groups:
+        rows.append((dict.fromkeys(range(start, start + len(group)), 1.0), 1.0, 1.0))
+        start += len(group)
+    rows.append(({i: float(w) for i, (_, w) in enumerate(items)}, -np.inf, limit))
+    objective = np.array([float(c) for c, _ in items])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(core_problem, "_FIRST_CUT", first_cut)
+        found = minimise(objective, assemble(rows, len(items)), len(items), 30.0)
+    best = min(
+        sum(c for c, _ in picks)
+        for picks in product(*groups)
+        if sum(w for _, w in picks) <= limit + 1e-9
+    )
+    assert found is not None
+    assert objective @ np.round(found.x) == best
+    assert found.gap == 0.0
+
+
+def test_impossible_problems_have_no_solution() -> None:
+    rows = [({0: 1.0, 1: 1.0}, 1.0, 1.0), ({0: 2.0, 1: 2.0}, -np.inf, 1.0)]
+    assert minimise(np.ones(2), assemble(rows, 2), 2, 30.0) is None
+    halves = [({0: 1.0, 1: 1.0}, 1.0, 1.0), ({0: 1.0, 1: -1.0}, 0.0, 0.0)]
+    assert minimise(np.ones(2), assemble(halves, 2), 2, 30.0) is None
+
+
+def test_an_expired_time_limit_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = assemble([({0: 1.0, 1: 1.0}, 1.0, 1.0)], 2)
+    nothing = SimpleNamespace(x=None, status=1)
+    monkeypatch.setattr(core_problem, "milp", lambda *_, **__: nothing)
+    with pytest.raises(TimeoutError, match="no assignment was found within"):
+        minimise(np.array([1.0, 2.0]), rows, 2, 5.0)
+    poor = SimpleNamespace(x=np.array([0.0, 1.0]), status=1, mip_gap=0.5)
+    monkeypatch.setattr(core_problem, "_FIRST_CUT", 10.0)
+    monkeypatch.setattr(core_problem, "milp", lambda *_, **__: poor)
+    found = minimise(np.array([1.0, 2.0]), rows, 2, 5.0)
+    assert found is not None
+    assert found.gap == pytest.approx(1.0)
