@@ -17,7 +17,7 @@ from enos_compiler.assign.assignment import price, solve_assignment
 from enos_compiler.assign.budget import Budget
 from enos_compiler.cores.target import Target
 from enos_compiler.errors import InfeasibleError
-from enos_compiler.ir.choice import Bits
+from enos_compiler.ir.choice import Bits, Choice
 from enos_compiler.ir.network import Layer, Network, Vector
 
 WIDTHS = [Bits(8, 8, 8), Bits(8, 4, 4), Bits(4, 4, 4), Bits(4, 8, 8)]
@@ -89,17 +89,22 @@ def _enumerate(net: Network, chip: TinyTarget) -> Iterator[Network]:
                 yield found
 
 
+def _choice(node: Layer) -> Choice:
+    assert node.choice is not None
+    return node.choice
+
+
 def _is_allowed(net: Network, chip: TinyTarget) -> bool:
-    stored = {"x": None}
+    stored = {"x": 8}
     for node in net.nodes():
-        stored[node.output] = node.choice.bits.output if isinstance(node, Layer) else node.bits
+        stored[node.output] = _choice(node).bits.output if isinstance(node, Layer) else node.bits
     asks: dict[str, set[int]] = {v: set() for v in stored}
     for node in net.nodes():
         for value in node.inputs:
             width = stored[value]
             if isinstance(node, Layer):
-                asks[value].add(node.choice.bits.input)
-                if width is not None and width < node.choice.bits.input:
+                asks[value].add(_choice(node).bits.input)
+                if width < _choice(node).bits.input:
                     return False
             elif node.op == "elementwise":
                 asks[value].add(width)
@@ -117,12 +122,13 @@ def _is_allowed(net: Network, chip: TinyTarget) -> bool:
     ties: dict[str, Any] = {}
     used = 0
     for node in net.layers.values():
-        if ties.setdefault(node.weight_key, node.choice.tied_fields) != node.choice.tied_fields:
+        choice = _choice(node)
+        if ties.setdefault(node.weight_key, choice.tied_fields) != choice.tied_fields:
             return False
         first = next(n for n in net.layers.values() if n.weight_key == node.weight_key)
         if node is first:
-            used += chip.cores[node.choice.core].capacity(node.choice, node).get("crossbars", 0)
-    return used <= chip.cores["xbar"].crossbars
+            used += chip.cores[choice.core].capacity(choice, node).get("crossbars", 0)
+    return used <= (chip.cores["xbar"].crossbars or 0)
 
 
 @pytest.mark.parametrize("name", list(_nets()))

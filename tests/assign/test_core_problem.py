@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import random
 from itertools import product
 from types import SimpleNamespace
 
@@ -14,21 +15,12 @@ from hypothesis import strategies as st
 from enos_compiler.assign import core_problem
 from enos_compiler.assign.core_problem import assemble, minimise
 
+Groups = list[list[tuple[int, int]]]
+"""Items (cost, weight) by group; one of each group is taken."""
 
-@settings(deadline=None, max_examples=60)
-@given(
-    groups=st.lists(
-        st.lists(st.tuples(st.integers(0, 40), st.integers(0, 40)), min_size=1, max_size=5),
-        min_size=1,
-        max_size=5,
-    ),
-    share=st.floats(0.0, 1.0),
-    first_cut=st.sampled_from([1e-9, 0.005, 10.0]),
-)
-def test_equals_enumeration(
-    groups: list[list[tuple[int, int]]], share: float, first_cut: float
-) -> None:
-    """One item of each group, least cost, weights within a limit."""
+
+def _check(groups: Groups, share: float) -> None:
+    """The least cost within a limit on the weight equals enumeration."""
     least = sum(min(w for _, w in group) for group in groups)
     most = sum(max(w for _, w in group) for group in groups)
     limit = least + share * (most - least)
@@ -39,9 +31,7 @@ def test_equals_enumeration(
         start += len(group)
     rows.append(({i: float(w) for i, (_, w) in enumerate(items)}, -np.inf, limit))
     objective = np.array([float(c) for c, _ in items])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(core_problem, "_FIRST_CUT", first_cut)
-        found = minimise(objective, assemble(rows, len(items)), len(items), 30.0)
+    found = minimise(objective, assemble(rows, len(items)), len(items), 30.0)
     best = min(
         sum(c for c, _ in picks)
         for picks in product(*groups)
@@ -50,6 +40,29 @@ def test_equals_enumeration(
     assert found is not None
     assert objective @ np.round(found.x) == best
     assert found.gap == 0.0
+
+
+_ITEM = st.tuples(st.integers(0, 40), st.integers(0, 40))
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    groups=st.lists(st.lists(_ITEM, min_size=1, max_size=5), min_size=1, max_size=5),
+    share=st.floats(0.0, 1.0),
+)
+def test_equals_enumeration(groups: Groups, share: float) -> None:
+    _check(groups, share)
+
+
+@pytest.mark.parametrize("first_cut", [1e-9, 0.02])
+def test_a_first_cut_that_is_too_deep_is_repaired(
+    first_cut: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(core_problem, "_FIRST_CUT", first_cut)
+    rng = random.Random(0)
+    for _ in range(60):
+        groups = [[(rng.randrange(99), rng.randrange(99)) for _ in range(6)] for _ in range(5)]
+        _check(groups, share=0.3)
 
 
 def test_impossible_problems_have_no_solution() -> None:
