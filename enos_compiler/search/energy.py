@@ -92,16 +92,21 @@ class ExpectedEnergy:
 
 def expected_energy(network: Network, target: Target) -> ExpectedEnergy:
     """Return the prices of a network with choices attached."""
-    unscored = {
-        name: replace(layer, scores=(0.0,) * len(layer.choices))
-        for name, layer in network.layers.items()
-    }
-    problem = build_problem(network.with_layers(unscored), target)
+    problem = build_problem(unscored(network), target)
     prices = {}
     for name, layer in network.layers.items():
         cheapest = _cheapest(network, layer, target)
         prices[name] = torch.tensor(list(cheapest.values()), dtype=torch.float32)
     return ExpectedEnergy(network, problem, prices)
+
+
+def unscored(network: Network) -> Network:
+    """Return the network with equal scores, so that energy alone decides."""
+    layers = {
+        name: replace(layer, scores=(0.0,) * len(layer.choices))
+        for name, layer in network.layers.items()
+    }
+    return network.with_layers(layers)
 
 
 def _cheapest(network: Network, layer: Layer, target: Target) -> dict[ChoiceClass, float]:

@@ -19,15 +19,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from enos_compiler.assign.assignment import price
+from enos_compiler.assign.assignment import solve_assignment
 from enos_compiler.assign.budget import Budget
-from enos_compiler.assign.milp import Model
-from enos_compiler.cores.baseline import baseline
 from enos_compiler.ir.network import Network
 from enos_compiler.ir.units import energy_text
 from enos_compiler.search.architecture import Architecture, SearchedWidths
 from enos_compiler.search.checkpoint import fingerprint
-from enos_compiler.search.energy import ExpectedEnergy, expected_energy
+from enos_compiler.search.energy import ExpectedEnergy, expected_energy, unscored
 from enos_compiler.search.evaluate import Accuracy, evaluate, module_predictor
 from enos_compiler.search.module import NetworkModule
 from enos_compiler.search.train import EpochRecord, Objective, Settings, Trainer, is_small
@@ -119,19 +117,15 @@ def search_single(
     """Return the network with trained weights and scores, and what the report says of it.
 
     A choice's score is -log of the probability of its arithmetic.
+
+    Raises:
+        InfeasibleError: the budget is below the cheapest network.
     """
-    network, float_section = train_float(network, data, settings)
+    budget_pj, span_pj = _limits(network, target, settings.budget)
     energy = expected_energy(network, target)
-    floor_pj, baseline_pj = _ends(network, energy, target)
-    budget_pj = settings.budget.allowed_pj(floor_pj, baseline_pj)
+    network, float_section = train_float(network, data, settings)
     architecture = Architecture(network)
-    objective = BudgetObjective(
-        architecture,
-        energy,
-        budget_pj,
-        max(abs(baseline_pj - floor_pj), 0.01 * baseline_pj),
-        settings.warm_up,
-    )
+    objective = BudgetObjective(architecture, energy, budget_pj, span_pj, settings.warm_up)
     module = NetworkModule(network, architecture.forms(), SearchedWidths(architecture))
     trainer = Trainer(
         module,
@@ -206,11 +200,17 @@ def _untrained(before: Accuracy, data: Data) -> bool:
     return before.fraction < UNTRAINED * max(counts.values()) / counts.total()
 
 
-def _ends(network: Network, energy: ExpectedEnergy, target: Target) -> tuple[float, float]:
-    """Return the energies of the cheapest network and of the baseline in pJ."""
-    top = price(baseline(network, target).network, target).energy_pj
-    cheapest = Model(energy.problem).least_energy(time_limit_s=_SOLVE_S)
-    return (top if cheapest is None else cheapest.energy_pj), top
+def _limits(network: Network, target: Target, budget: Budget) -> tuple[float, float]:
+    """Return the budget and the span from the cheapest network to the baseline, in pJ.
+
+    Raises:
+        InfeasibleError: the budget is below the cheapest network; better now than after training.
+    """
+    found = solve_assignment(unscored(network), target, budget, _SOLVE_S).summary
+    baseline_pj = float(found["baseline_pj"])
+    floor_pj = float(found.get("floor_pj", 0.0))
+    allowed_pj = float("inf") if found["budget_pj"] is None else float(found["budget_pj"])
+    return allowed_pj, max(baseline_pj - floor_pj, 0.01 * baseline_pj)
 
 
 def _phase(

@@ -13,7 +13,7 @@ from small_network import build, chip, offer
 
 from enos_compiler.assign.assignment import solve_assignment
 from enos_compiler.assign.budget import Budget
-from enos_compiler.errors import FormatError, FrontendError
+from enos_compiler.errors import FormatError, FrontendError, InfeasibleError
 from enos_compiler.frontend.data import Data
 from enos_compiler.ir.network import Network
 from enos_compiler.ir.verify import verify
@@ -80,6 +80,14 @@ def test_smaller_budget_less_expected_energy(offered: Network, data: Data) -> No
         _, section = search_single(offered, data, chip(), settings(budget, epochs=3))
         energies.append(section["epochs"][-1]["figures"]["expected_energy_pj"])
     assert energies[0] < 0.9 * energies[1]
+
+
+def test_budget_below_the_floor_is_refused_before_any_training(
+    offered: Network, data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Trainer, "run", lambda _self: pytest.fail("it trained"))
+    with pytest.raises(InfeasibleError, match="below the floor"):
+        search_single(offered, data, chip(), settings("1pJ"))
 
 
 def test_resumed_search_is_the_uninterrupted_one(
