@@ -31,6 +31,7 @@ from enos_compiler.mapping.prices import (
     Widths,
     add_hops,
     build_geometry,
+    check_words,
     energy_rates,
     operands_per_word,
     path_prices,
@@ -90,6 +91,7 @@ def map_layer(
     space: MapSpace | None = None,
     widths: Widths | None = None,
     engine: Engine | None = None,
+    without: Nest | None = None,
 ) -> MapResult:
     """Find the best mapping of a layer.
 
@@ -100,12 +102,14 @@ def map_layer(
         space: nests to choose from; None takes `MapSpace.of_machine`.
         widths: operand widths; None lets every operand take one word.
         engine: form of the kernel; None takes the compiled one where it is cached.
+        without: leave out all nests with the spatial factors of this one; for the runner-up.
 
     Raises:
         InfeasibleError: no nest of the space fits, with the level that is too small.
+        MappingError: an operand is wider than a word of a level that keeps it.
     """
     search = LayerSearch(shape, machine, space or MapSpace.of_machine(machine), widths, objective)
-    found = search.run(solver(engine))
+    found = search.run(solver(engine), without=without)
     if found is None:
         raise search.infeasible()
     return found
@@ -124,7 +128,7 @@ class LayerSearch:
     ) -> None:
         self.shape, self.machine, self.space = shape, machine, space
         self.widths, self.objective = widths, objective
-        _check_words(machine, widths)
+        check_words(machine, space, widths)
         choices = spatial_choices(shape, machine, space)
         self.geo: Geometry = build_geometry(shape, machine, space, choices, widths)
         self.energy = path_prices(self.geo, energy_rates(machine, widths))
@@ -239,7 +243,9 @@ class LayerSearch:
             return cycles, total
         return (total * cycles if self.objective == "edp" else costs[-1]), total
 
-    def run(self, solve: Solver, limit: Key | None = None) -> MapResult | None:
+    def run(
+        self, solve: Solver, limit: Key | None = None, without: Nest | None = None
+    ) -> MapResult | None:
         """The best mapping, or None where none is below `limit`.
 
         Choices are opened in the order of their bounds.
@@ -257,6 +263,8 @@ class LayerSearch:
             if known is not None and bound >= known:
                 proven = bound
                 break
+            if without is not None and self._same_factors(int(choice), without):
+                continue
             opened += 1
             found = self.open(int(choice), solve, floors[:, choice], known)
             if found is not None:
@@ -280,6 +288,14 @@ class LayerSearch:
                 value=key[0],
                 lower_bound=key[0] if proven is None else min(key[0], proven[0]),
             ),
+        )
+
+    def _same_factors(self, choice: int, nest: Nest) -> bool:
+        """Whether a choice spreads every level as `nest` does."""
+        factors = self.geo.choices.factors[choice]
+        return all(
+            dict(level.spatial) == {str(d): int(f) for d, f in zip(DIMS, row, strict=True) if f > 1}
+            for level, row in zip(nest.levels, factors, strict=True)
         )
 
     def open(
@@ -400,17 +416,3 @@ class LayerSearch:
             place=self.machine.name,
             remedy="wider ranges of factors, more dimensions per axis, or padded bounds",
         )
-
-
-def _check_words(machine: Machine, widths: Widths | None) -> None:
-    """Refuse operands that no word of a level holds."""
-    per_word = operands_per_word(machine, widths, finished=False)
-    for spec, row in zip(machine.levels, per_word, strict=True):
-        for tensor, count in zip(TENSORS, row, strict=True):
-            if count == 0 and widths is not None:
-                width = widths.of(tensor, finished=False)
-                raise InfeasibleError(
-                    f"{tensor} have {width} bits, a word has {spec.word_bits}",
-                    place=spec.name,
-                    remedy="fewer bits, or a machine with wider words",
-                )

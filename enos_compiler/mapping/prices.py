@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from enos_compiler.ir.shape import DIMS, RELEVANT, TENSORS, LayerShape, Tensor
 from enos_compiler.mapping.lattice import Ints, distinct_sums
 from enos_compiler.mapping.machine import Machine
+from enos_compiler.mapping.nest import MappingError
 from enos_compiler.mapping.space import MapSpace
 from enos_compiler.mapping.spatial import Layout, SpatialChoices, hop_pattern
 
@@ -86,18 +87,41 @@ class PathPrices:
 
 
 def operands_per_word(machine: Machine, widths: Widths | None, *, finished: bool) -> Ints:
-    """Operands in a word, by level and tensor; none straddles words, zero where it does not fit."""
+    """Operands in a word, by level and tensor; none straddles words.
+
+    One where an operand is wider than the word: it may pass the wires of such a level, a transfer
+    each, but not be stored there (`check_words`).
+    """
     if widths is None:
         return np.ones((len(machine.levels), len(TENSORS)), dtype=np.int64)
     return np.array(
         [
-            [
-                1 if level.word_bits <= 1 else level.word_bits // widths.of(t, finished=finished)
-                for t in TENSORS
-            ]
+            [max(1, level.word_bits // widths.of(t, finished=finished)) for t in TENSORS]
             for level in machine.levels
         ]
     )
+
+
+def check_words(machine: Machine, space: MapSpace, widths: Widths | None) -> None:
+    """Refuse operands wider than the words of a level that keeps them.
+
+    Raises:
+        MappingError: names the level, the tensor and both widths.
+    """
+    if widths is None:
+        return
+    for spec, level in zip(machine.levels, space.levels, strict=True):
+        for tensor in TENSORS:
+            width = widths.of(tensor, finished=False)
+            if tensor in level.keep and width > spec.word_bits > 1:
+                raise MappingError(
+                    f"{tensor} have {width} bits, a word has {spec.word_bits}",
+                    level=spec.name,
+                    tensor=tensor,
+                    needed=width,
+                    available=spec.word_bits,
+                    remedy="fewer bits, or a machine with wider words",
+                )
 
 
 def energy_rates(machine: Machine, widths: Widths | None) -> Rates:
@@ -266,6 +290,10 @@ def path_prices(geo: Geometry, rates: Rates) -> PathPrices:
             if child < 0:
                 boxes = _first_boxes(geo) if t == 1 else 1
                 constant += steps * price * boxes
+                if t == 2 and parent == home:
+                    whole = steps * groups == geo.covers[1, :, parent]
+                    saved = rates.update[parent, t] - rates.finished_update[parent, t]
+                    constant -= np.where(whole, steps * groups * share[:, parent] * saved, 0.0)
             else:
                 if t == 1:
                     coincide = geo.coincident[:, child + 1] == 1

@@ -243,7 +243,7 @@ class Brute:
         if tensor == "Outputs":
             part = self.distinct(nest, parent)
             updates, reads = sent, sent - part
-            finished = parent == home and child >= 0 and abs(reads) < 1e-9
+            finished = parent == home and abs(reads) < 1e-9
         n = self.per_word(parent, tensor, finished)
         partial = self.per_word(parent, tensor, False)
         words[parent][0] += reads / partial
