@@ -95,29 +95,54 @@ def parse_document(text: str, file: str) -> Document:
         ) from error
     if root is None:
         raise SpecError("is empty", place=file, remedy="write `schema: enos-target/1` first")
-    lines: dict[Path, int] = {}
-    constructor: Any = yaml.SafeLoader("")
-    return Document(file, _build(root, (), lines, file, constructor), lines)
+    builder = _Builder(file)
+    return Document(file, builder.build(root, ()), builder.lines)
 
 
-def _build(node: yaml.Node, path: Path, lines: dict[Path, int], file: str, make: Any) -> Any:
-    lines.setdefault(path, node.start_mark.line + 1)
-    if isinstance(node, yaml.MappingNode):
+@dataclass(slots=True)
+class _Builder:
+    """Turns YAML nodes into plain data and notes their lines."""
+
+    file: str
+    lines: dict[Path, int] = field(default_factory=dict)
+    _scalars: Any = field(default_factory=lambda: yaml.SafeLoader(""))
+    _open: list[yaml.Node] = field(default_factory=list)
+
+    def build(self, node: yaml.Node, path: Path) -> Any:
+        """Return the data of a node that stands at `path`."""
+        self.lines.setdefault(path, node.start_mark.line + 1)
+        if isinstance(node, yaml.ScalarNode):
+            return self._scalar(node)
+        if any(node is around for around in self._open):
+            raise self._error(node, "a block contains itself", "write it out without an alias")
+        self._open.append(node)
+        if isinstance(node, yaml.MappingNode):
+            built: Any = self._mapping(node, path)
+        else:
+            built = [self.build(n, (*path, i)) for i, n in enumerate(node.value)]
+        self._open.pop()
+        return built
+
+    def _mapping(self, node: yaml.MappingNode, path: Path) -> dict[Any, Any]:
         block: dict[Any, Any] = {}
         for key_node, value_node in node.value:
-            key = make.construct_object(key_node)
-            line = key_node.start_mark.line + 1
+            key = self._scalar(key_node) if isinstance(key_node, yaml.ScalarNode) else None
             if not isinstance(key, (str, int)):
-                raise SpecError(f"key {key!r} is no name", place=f"{file}:{line}")
+                raise self._error(key_node, "a key is no name", "write a word before the colon")
             if key in block:
-                raise SpecError(
-                    f"key `{key}` stands twice, first in line {lines[(*path, key)]}",
-                    place=f"{file}:{line}",
-                    remedy="keep one of the two",
-                )
-            lines[(*path, key)] = line
-            block[key] = _build(value_node, (*path, key), lines, file, make)
+                first = self.lines[(*path, key)]
+                problem = f"key `{key}` stands twice, first in line {first}"
+                raise self._error(key_node, problem, "keep one of the two")
+            self.lines[(*path, key)] = key_node.start_mark.line + 1
+            block[key] = self.build(value_node, (*path, key))
         return block
-    if isinstance(node, yaml.SequenceNode):
-        return [_build(n, (*path, i), lines, file, make) for i, n in enumerate(node.value)]
-    return make.construct_object(node)
+
+    def _scalar(self, node: yaml.ScalarNode) -> Any:
+        try:
+            return self._scalars.construct_object(node)
+        except (yaml.YAMLError, ValueError) as error:
+            problem = f"`{node.value}` is no plain value"
+            raise self._error(node, problem, "write a word, a number or a quoted text") from error
+
+    def _error(self, node: yaml.Node, problem: str, remedy: str) -> SpecError:
+        return SpecError(problem, place=f"{self.file}:{node.start_mark.line + 1}", remedy=remedy)
