@@ -17,7 +17,6 @@ from enos_compiler.operators.multipliers import fit_multipliers
 from enos_compiler.operators.onnx_body import product_function, terms_function
 from enos_compiler.operators.terms import Term, accumulate_terms, largest_sums
 from enos_compiler.operators.weight_codes import (
-    EXACT_SUM,
     LEAST_EXPONENT,
     per_channel,
     round_to_codes,
@@ -25,6 +24,7 @@ from enos_compiler.operators.weight_codes import (
     uniform_codes,
 )
 from enos_compiler.semantics.products import matmul
+from enos_compiler.semantics.quantizer import EXACT_FLOAT32
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -168,7 +168,7 @@ def _quantize_folded(
     lone = (bias_power - _LONE_BIAS_BITS).clamp_min(LEAST_EXPONENT)
     exponent = torch.where(empty, lone, exponent)
     totals = _channel_totals(codes.numpy(), mantissa.numpy(), exponent.numpy(), shift, fmt)
-    crowded = torch.from_numpy(totals >= EXACT_SUM)
+    crowded = torch.from_numpy(totals >= EXACT_FLOAT32)
     if crowded.any():
         coarse = torch.ceil(torch.log2(mantissa)) + exponent
         floor = torch.where(torch.from_numpy(shift) == 0, -torch.inf, bias_power - _BIAS_BITS)

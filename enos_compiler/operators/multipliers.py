@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from enos_compiler.ir.formats import IntArray
-from enos_compiler.operators.weight_codes import EXACT_SUM
+from enos_compiler.semantics.quantizer import EXACT_FLOAT32
 
 MANTISSA_BITS = 8
 """Bits of the smallest multiplier: its error, 2**-9, is half a step of an 8-bit output."""
@@ -65,7 +65,7 @@ def fit_multipliers(factors: FloatArray, sums: IntArray, shift: FloatArray) -> M
     open_channels = np.ones(shift.shape, dtype=bool)
     for mantissa_bits in range(MANTISSA_BITS, LEAST_MANTISSA_BITS - 1, -1):
         trial = np.maximum(base - (mantissa_bits - 1), floor)
-        fits = open_channels & (_totals(factors, sums, shift, trial) < EXACT_SUM)
+        fits = open_channels & (_totals(factors, sums, shift, trial) < EXACT_FLOAT32)
         exponent[fits] = trial[fits]
         open_channels &= ~fits
     if open_channels.any():

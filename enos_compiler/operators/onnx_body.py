@@ -22,8 +22,8 @@ from enos_compiler.errors import EnosError
 from enos_compiler.ir.formats import IntArray, QuantizedLayer
 from enos_compiler.ir.network import Layer
 from enos_compiler.operators.terms import Term, along_channels, largest_input, largest_sums
-from enos_compiler.operators.weight_codes import EXACT_SUM
 from enos_compiler.semantics.base import OnnxFunction
+from enos_compiler.semantics.quantizer import EXACT_FLOAT32
 
 if TYPE_CHECKING:
     from onnx import NodeProto
@@ -72,7 +72,7 @@ def terms_function(
         EnosError: a sum of one digit of the weights may reach 2**24 (above 65,000 taps).
     """
     fmt = quantized.input_formats[0]
-    double = quantized.bound >= EXACT_SUM
+    double = quantized.bound >= EXACT_FLOAT32
     parts = [part for term in terms for part in (_split(term, quantized) if double else (term,))]
     body = _Body()
     steps = body.cast("codes")
@@ -104,7 +104,7 @@ def terms_function(
 
 def product_function(name: str, quantized: QuantizedLayer) -> OnnxFunction:
     """Return the local function of an activation product: MatMul of codes less zero points."""
-    double = quantized.bound >= EXACT_SUM
+    double = quantized.bound >= EXACT_FLOAT32
     body = _Body()
     operands = []
     for side, fmt in zip(("left", "right"), quantized.input_formats, strict=True):
@@ -154,7 +154,7 @@ def _scaled(
 def _split(term: Term, quantized: QuantizedLayer) -> tuple[Term, ...]:
     """Return terms of equal total whose sums are exact in float32, by digits of the weights."""
     fmt = quantized.input_formats[0]
-    if int(largest_sums(term.reads, term.weight, fmt).max()) < EXACT_SUM:
+    if int(largest_sums(term.reads, term.weight, fmt).max()) < EXACT_FLOAT32:
         return (term,)
     base = 2**_DIGIT_BITS
     parts = []
@@ -162,7 +162,7 @@ def _split(term: Term, quantized: QuantizedLayer) -> tuple[Term, ...]:
     while np.any(rest):
         digit = (rest + base // 2) % base - base // 2
         rest = (rest - digit) // base
-        if int(largest_sums(term.reads, digit, fmt).max()) >= EXACT_SUM:
+        if int(largest_sums(term.reads, digit, fmt).max()) >= EXACT_FLOAT32:
             taps = term.weight[0].size
             raise EnosError(
                 f"sums of {taps} taps of inputs up to {largest_input(term.reads, fmt)} leave 2**24"

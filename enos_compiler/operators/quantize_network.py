@@ -16,8 +16,8 @@ from enos_compiler.ir.formats import QuantizedLayer, ValueFormat
 from enos_compiler.ir.network import Layer, Network, Vector
 from enos_compiler.operators.base import FloatArray, Operator
 from enos_compiler.operators.mac import Mac
-from enos_compiler.operators.weight_codes import EXACT_SUM
 from enos_compiler.semantics.formats import format_at
+from enos_compiler.semantics.quantizer import EXACT_FLOAT32
 from enos_compiler.semantics.registry import vector_op
 from enos_compiler.semantics.widths import is_coded, layer_asks, leaves_as_sums, stored_bits
 
@@ -161,7 +161,7 @@ def quantization_summary(network: Network) -> dict[str, Any]:
     beyond = [
         layer.name
         for layer in network.layers.values()
-        if layer.quantized is not None and layer.quantized.bound >= EXACT_SUM
+        if layer.quantized is not None and layer.quantized.bound >= EXACT_FLOAT32
     ]
     widths = Counter(v.format.bits for v in network.values.values() if v.format is not None)
     return {

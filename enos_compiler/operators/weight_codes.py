@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from enos_compiler.semantics.quantizer import EXACT_FLOAT32
+
 if TYPE_CHECKING:
     from torch import Tensor
 
-EXACT_SUM = 2**24
-"""Sums of integers below it are exact in float32, in any order."""
 _BIAS_SHARE = 0.25
 """Part of the exact range that the choice of a scale leaves to the bias."""
 _MANTISSAS = range(8, 16)
@@ -64,7 +64,7 @@ def uniform_codes(
     import torch
 
     weight = weight.detach()
-    limit = None if input_max is None else (1 - _BIAS_SHARE) * EXACT_SUM / input_max
+    limit = None if input_max is None else (1 - _BIAS_SHARE) * EXACT_FLOAT32 / input_max
     rows = weight.to(torch.float32).flatten(1)
     step = max(1, _CHUNK_ELEMENTS // max(1, rows.shape[1]))
     starts = range(0, rows.shape[0], step)

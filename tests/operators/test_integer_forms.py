@@ -26,7 +26,7 @@ from enos_compiler.ir.formats import QuantizedLayer, ValueFormat
 from enos_compiler.operators.base import FloatArray
 from enos_compiler.operators.mac import Mac
 from enos_compiler.operators.terms import along_channels
-from enos_compiler.operators.weight_codes import EXACT_SUM
+from enos_compiler.semantics.quantizer import EXACT_FLOAT32
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -169,7 +169,7 @@ def test_a_dead_channel_does_not_leave_float32(
     shift = rng.normal(0, 1, case.channels) * fmt.scale
     bits = Bits(fmt.bits, OPERATORS[name].weight_bits[-1], 8)
     quantized = OPERATORS[name].quantize(case.layer, weight, gain, shift, bits, (fmt,))
-    assert quantized.bound < EXACT_SUM
+    assert quantized.bound < EXACT_FLOAT32
     unit = np.ldexp(1.0, quantized.unit_exponent.astype(np.int32))
     if weakness >= 40:
         assert np.all(np.abs(quantized.bias * unit - shift) <= 2**-15 * np.abs(shift))

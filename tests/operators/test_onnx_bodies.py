@@ -31,9 +31,9 @@ from enos_compiler.ir.network import Layer
 from enos_compiler.ir.shape import LayerShape
 from enos_compiler.operators.base import Operator
 from enos_compiler.operators.mac import Mac
-from enos_compiler.operators.weight_codes import EXACT_SUM
 from enos_compiler.semantics.base import OnnxFunction
 from enos_compiler.semantics.onnx_builder import OnnxBuilder
+from enos_compiler.semantics.quantizer import EXACT_FLOAT32
 
 SEEDS = st.integers(0, 2**32 - 1)
 MODES = (ort.GraphOptimizationLevel.ORT_DISABLE_ALL, ort.GraphOptimizationLevel.ORT_ENABLE_ALL)
@@ -130,7 +130,7 @@ def test_wide_layers_are_exact_at_the_extremes(name: str) -> None:
     ones = np.ones(4)
     quantized = operator.quantize(layer, weight, ones, ones / 3, bits, (fmt,))
     if name in ("mac", "shift"):
-        assert quantized.bound >= EXACT_SUM
+        assert quantized.bound >= EXACT_FLOAT32
     codes = np.full((1, 512, 2, 2), 255, dtype=np.int64)
     codes[0, :, 1, 1] = rng.integers(0, 256, 512)
     _assert_equal(operator, layer, (codes,), quantized)

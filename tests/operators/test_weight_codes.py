@@ -21,7 +21,8 @@ from enos_compiler.operators.multipliers import (
     MANTISSA_BITS,
     fit_multipliers,
 )
-from enos_compiler.operators.weight_codes import EXACT_SUM, uniform_codes
+from enos_compiler.operators.weight_codes import uniform_codes
+from enos_compiler.semantics.quantizer import EXACT_FLOAT32
 
 LAYER = Layer(
     name="layer",
@@ -65,7 +66,7 @@ def test_scales_are_the_least_squares_ones(
             for odd in range(1, 16, 2):
                 trial = np.ldexp(odd, octave - odd.bit_length() + 1)
                 other = np.clip(np.rint(row / trial), -top, top)
-                limit = np.inf if input_max is None else 0.75 * EXACT_SUM / input_max
+                limit = np.inf if input_max is None else 0.75 * EXACT_FLOAT32 / input_max
                 if odd > 1 and odd * np.abs(other).sum() >= limit:
                     continue
                 assert found <= np.square(other * trial - row).sum() * (1 + 1e-5)
@@ -94,15 +95,15 @@ def test_multipliers_take_the_finest_unit_that_fits(
     smallest = np.abs(factors).min(axis=0) / unit
     bias = np.rint(np.abs(shift) * 2 / unit)
     crowded = bias >= 2**21
-    if fitted.bound < EXACT_SUM:
+    if fitted.bound < EXACT_FLOAT32:
         finer = (np.rint(np.abs(factors) * 2 / unit) * sums).sum(axis=0) + bias
         full = smallest >= 2 ** (MANTISSA_BITS - 1)
-        assert np.all(full | crowded | (finer >= EXACT_SUM))
+        assert np.all(full | crowded | (finer >= EXACT_FLOAT32))
     else:
         power = np.floor(np.log2(np.abs(factors).min(axis=0))) - (LEAST_MANTISSA_BITS - 1)
         coarse = np.exp2(power)
-        reach = np.rint(np.abs(factors) / coarse) * sums
-        assert np.any(reach.sum(axis=0) + np.rint(np.abs(shift) / coarse) >= EXACT_SUM)
+        largest = (np.rint(np.abs(factors) / coarse) * sums).sum(axis=0)
+        assert np.any(largest + np.rint(np.abs(shift) / coarse) >= EXACT_FLOAT32)
     assert np.all(crowded | (smallest >= 2 ** (LEAST_MANTISSA_BITS - 1)))
     assert np.all(smallest < 2**MANTISSA_BITS)
 
