@@ -160,9 +160,11 @@ class _Writer:
         value = self.network.values[name]
         label = self.builder.reserve(name)
         self.builder.scope = label
-        if name in self.reals:
-            self.builder.rename(self.reals.pop(name), label)
+        if name in self.reals and self.reals[name] != name:
+            self.builder.rename(self.reals[name], label)
             self.reals[name] = label
+        elif name in self.reals:
+            self.builder.node("Identity", [name], output=label)
         elif value.format is not None:
             self.builder.dequantize(self.codes[name], value.format, output=label)
         else:

@@ -337,6 +337,13 @@ def test_an_input_may_be_an_output() -> None:
     assert [o.name for o in model.graph.output] == [f"{x}_1", y]
 
 
+def test_an_output_may_be_returned_twice() -> None:
+    hand = Hand(18)
+    y = hand.conv(hand.input((1, 4, 8, 8), SIGNED), 4, (1, 1), None)
+    model = assert_equal(hand.network(y, y))
+    assert [o.name for o in model.graph.output] == [y, f"{y}_1"]
+
+
 def test_metadata_names_choice_and_price() -> None:
     hand = Hand(13)
     y = hand.conv(hand.input((1, 4, 8, 8), SIGNED), 4, (1, 1), None, operator="shift", bits=4)

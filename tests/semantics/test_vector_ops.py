@@ -6,6 +6,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Mapping
 from fractions import Fraction
+from importlib.metadata import EntryPoint
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
+from enos_compiler import plugins
 from enos_compiler.errors import EnosError, UsageError
 from enos_compiler.ir.formats import ValueFormat
+from enos_compiler.semantics.base import VectorOp
 from enos_compiler.semantics.onnx_builder import OPSET, OnnxBuilder
 from enos_compiler.semantics.quantizer import dequantize, quantize_codes
 from enos_compiler.semantics.registry import vector_op, vector_op_names
@@ -428,3 +431,37 @@ def test_work_is_counted_for_every_operation() -> None:
 def test_an_unknown_operation_is_named() -> None:
     with pytest.raises(UsageError, match="soft_max"):
         vector_op("soft_max")
+
+
+class Doubled(VectorOp):
+    """A stranger's operation: twice the value, saturating."""
+
+    name = "doubled"
+    function = staticmethod(lambda x: 2 * x)
+    keeps_format = True
+
+    def integers(self, codes: Any, formats: Any, output: Any, _: Any) -> Codes:
+        steps: Codes = 2 * (codes[0] - formats[0].zero_point) + output.zero_point
+        return steps.clip(output.low, output.high)
+
+    def lane_operations(self, _: Any, output_shape: Any, __: Any) -> Any:
+        return {"add": int(np.prod(output_shape))}
+
+    def onnx(self, builder: OnnxBuilder, inputs: Any, formats: Any, output: Any, _: Any) -> str:
+        finer = ValueFormat(formats[0].exponent + 1, formats[0].zero_point, 8)
+        return builder.quantize(builder.dequantize(inputs[0], finer), output)
+
+
+def test_a_strangers_operation_comes_by_entry_point(
+    monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    request.addfinalizer(plugins.load.cache_clear)
+    point = EntryPoint("doubled", f"{__name__}:Doubled", "enos_compiler.vector_ops")
+    monkeypatch.setattr(plugins, "_points", lambda _group: {"doubled": point})
+    plugins.load.cache_clear()
+    fmt = ValueFormat(-3, 128, 8)
+    codes = np.arange(256).reshape(1, -1)
+    result = check("doubled", (codes,), (fmt,), fmt)
+    assert result[0, [0, 100, 128, 130, 255]].tolist() == [0, 72, 128, 132, 255]
+    assert "doubled" in vector_op_names()
+    assert not vector_op("doubled").asks_output_width
