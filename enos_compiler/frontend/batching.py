@@ -41,6 +41,8 @@ def with_rows(tensor: Tensor, rows: int) -> Tensor:
 
 def rows_agree(native: Sequence[Tensor], other: Sequence[Tensor], batch: int) -> str:
     """Return how outputs at another batch contradict the original ones; "" where they agree."""
+    if len(native) != len(other):
+        return f"there are {len(other)} outputs, not {len(native)}"
     for index, (expected, result) in enumerate(zip(native, other, strict=True)):
         if not result.dim() or result.shape[0] != batch:
             return f"output {index} of shape {tuple(result.shape)} does not lead with the batch"

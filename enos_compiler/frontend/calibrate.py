@@ -19,6 +19,9 @@ from enos_compiler.ir.network import Network, Vector
 
 Range = tuple[float, float]
 
+ROWS_AT_ONCE = 32
+"""Entries of a batch that are run together: enough to be fast, few enough to fit in memory."""
+
 MASK_LIMIT = MASKED / 10
 """Constants at or below it hide scores of attention."""
 
@@ -68,15 +71,16 @@ def image_batches(data: Data, images: int, batch_size: int = 32) -> Iterator[tup
 
 
 def _fitting(network: Network, inputs: Sequence[Tensor]) -> Iterator[tuple[Tensor, ...]]:
-    """Yield inputs at batches that the graph takes: any, or runs of the compiled one."""
+    """Yield inputs in runs that the graph takes: of any length, or of the compiled batch."""
     leading = inputs[0].shape[0] if inputs[0].dim() else 0
     size = network.batch
-    if network.batch_is_symbolic or leading == size or not leading:
+    if leading == size or not leading:
         yield tuple(inputs)
         return
-    for start in range(0, leading, size):
-        rows = [x[start : start + size] for x in inputs]
-        yield tuple(with_rows(x, size) for x in rows)
+    step = ROWS_AT_ONCE if network.batch_is_symbolic else size
+    for start in range(0, leading, step):
+        rows = tuple(x[start : start + step] for x in inputs)
+        yield rows if network.batch_is_symbolic else tuple(with_rows(x, size) for x in rows)
 
 
 class _Recorder(fx.Interpreter):

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -16,6 +16,9 @@ from enos_compiler.frontend.batching import Batching, compare, rows_agree, with_
 from enos_compiler.frontend.record import Recording, record
 from enos_compiler.frontend.user import UserModel
 from enos_compiler.ir.network import Network
+
+FEW_ROWS = 4
+"""Example inputs that show whether a network's rows are independent; more show it no better."""
 
 INPUT_TYPES = (torch.float32, torch.int64, torch.int32)
 """Numbers that a network may read; integers only as indices of an embedding."""
@@ -28,10 +31,11 @@ def trace(
 ) -> Network:
     """Trace a model at batch `batch`; find out whether the batch may be symbolic.
 
-    The example inputs' leading extent is the batch they come in. The model is run at that batch
-    and at two others: it may be rebatched if each row of the outputs stays the same, and the batch
-    is symbolic if the recorded graphs differ in nothing but extents of the batch. Where rebatching
-    fails the network keeps the batch it came with, and section `trace` says why.
+    The example inputs' leading extent is the batch they come in. The model is run at that batch,
+    or on a few of its rows, and at two others: it may be rebatched if each row of the outputs
+    stays the same, and the batch is symbolic if the recorded graphs differ in nothing but extents
+    of the batch. Where rebatching fails the network keeps the batch it came with, and section
+    `trace` says why.
 
     Args:
         source: the user's model, or a module.
@@ -83,20 +87,21 @@ def _record_at(
     model: nn.Module, inputs: tuple[Tensor, ...], names: tuple[str, ...], batch: int
 ) -> tuple[Recording, Batching]:
     """Record at the wanted batch if the network allows it, else at the batch it came with."""
-    native = record(model, inputs, names)
     leading = {x.shape[0] if x.dim() else 0 for x in inputs}
     rows = leading.pop() if len(leading) == 1 else 0
+    if rows > FEW_ROWS:
+        with suppress(FrontendError):  # told again at the whole batch, if it is not its size
+            few = tuple(x[:FEW_ROWS] for x in inputs)
+            symbolic, _ = _symbolic(model, few, names, batch, record(model, few, names))
+            if symbolic is not None:
+                return symbolic, Batching(batch, True)
+    native = record(model, inputs, names)
     if not rows:
         note = "the example inputs share no leading extent, so the batch is fixed"
         return native, Batching(inputs[0].shape[0] if inputs[0].dim() else 1, False, note)
-    low = max(batch, 2)
-    smaller, reason = _attempt(model, inputs, names, low, native)
-    if smaller is not None:
-        larger, reason = _attempt(model, inputs, names, low + 1, native)
-        if larger is not None:
-            reason = compare(smaller, larger, low, batch)
-        if not reason:
-            return smaller, Batching(batch, True)
+    symbolic, reason = _symbolic(model, inputs, names, batch, native)
+    if symbolic is not None:
+        return symbolic, Batching(batch, True)
     if batch == rows:
         return native, Batching(batch, False, f"the batch is fixed at {batch}: {reason}")
     wanted, refusal = _attempt(model, inputs, names, batch, native)
@@ -104,6 +109,25 @@ def _record_at(
         return wanted, Batching(batch, False, f"the batch is fixed at {batch}: {reason}")
     note = f"kept the example inputs' batch of {rows}: {refusal}"
     return native, Batching(rows, False, note)
+
+
+def _symbolic(
+    model: nn.Module,
+    inputs: tuple[Tensor, ...],
+    names: tuple[str, ...],
+    batch: int,
+    native: Recording,
+) -> tuple[Recording | None, str]:
+    """Record a graph for any batch, shapes noted at `batch`; return None and why there is none."""
+    low = max(batch, 2)
+    smaller, reason = _attempt(model, inputs, names, low, native)
+    if smaller is None:
+        return None, reason
+    larger, reason = _attempt(model, inputs, names, low + 1, native)
+    if larger is None:
+        return None, reason
+    reason = compare(smaller, larger, low, batch)
+    return (None, reason) if reason else (smaller, "")
 
 
 def _attempt(

@@ -174,6 +174,41 @@ def test_a_value_with_two_readers_is_not_fused_away() -> None:
     assert (layer.activation, layer.output) == (None, "layer")
 
 
+def test_a_clamp_stays_behind_a_pool_whose_input_has_other_readers() -> None:
+    class Pooled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Conv2d(3, 3, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.layer(x)
+            return F.relu(F.max_pool2d(y, 2)) + F.avg_pool2d(y, 2)
+
+    model, x = Pooled(), torch.randn(2, 3, 4, 4)
+    network = network_of(model, x)
+    with torch.no_grad():
+        assert torch.allclose(network.graph(x)[0], model(x), atol=1e-6)
+
+
+def test_many_example_inputs_are_not_all_run_to_find_the_graph() -> None:
+    rows: list[int] = []
+
+    class Counting(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            rows.append(x.shape[0])
+            return super().forward(x)
+
+    model = Counting(3, 2)
+    network = network_of(model, torch.randn(500, 3))
+    assert network.batch_is_symbolic
+    assert max(rows) == 4
+
+
+def test_a_written_batch_beyond_a_few_rows_is_kept_too() -> None:
+    network = network_of(Grid(9), torch.randn(9, 8))
+    assert (network.batch, network.batch_is_symbolic) == (9, False)
+
+
 def test_several_inputs_and_outputs_keep_their_order() -> None:
     class Two(nn.Module):
         def forward(self, left: Tensor, right: Tensor) -> dict[str, Tensor]:
