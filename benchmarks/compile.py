@@ -39,7 +39,7 @@ def _compile(resolution: int) -> tuple[float, float]:
     """Return wall seconds and peak memory in GB of one compilation in its own process."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "enos_compiler.cli.enosc"]
-        command += [f"{ROOT / 'tests/networks/resnet.py'}:resnet18", "--target", "hybrid", "-q"]
+        command += [str(ROOT / "benchmarks/networks.py"), "--target", "hybrid", "-q"]
         command += ["--model-arg", f"resolution={resolution}", "-o", folder]
         started = time.perf_counter()
         subprocess.run(command, check=True)
