@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import pickle
 import sys
@@ -29,9 +30,7 @@ def load(name: str, **arguments: str) -> UserModel:
 def cifar(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(str(EXAMPLES))
     sys.modules.pop("cifar", None)
-    import cifar
-
-    return cifar
+    return importlib.import_module("cifar")
 
 
 @pytest.fixture(autouse=True)

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from small_network import build, digits
@@ -21,7 +23,7 @@ def small() -> Network:
 def data() -> Data:
     """256 training, 96 validation and 96 test digits."""
     images, labels = digits()
-    splits = {}
+    splits: dict[str, Any] = {}
     first = 0
     for name, count in (("train", 256), ("validation", 96), ("test", 96)):
         rows = slice(first, first + count)

@@ -61,7 +61,7 @@ def test_gradient_is_the_difference_of_prices() -> None:
     network, target = offer(build(width=4), ("mac", "shift"), (8, 4)), chip()
     architecture = Architecture(network)
     energy = expected_energy(network, target)
-    energy(architecture).backward()
+    energy(architecture).backward()  # type: ignore[no-untyped-call]
     for logits in architecture.free:
         assert logits.grad is not None
         assert float(logits.grad.sum()) == pytest.approx(0.0, abs=1.0)

@@ -6,7 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import onnx
-import onnxruntime
+import onnxruntime  # type: ignore[import-untyped]  # ships no types
 import pytest
 import torch
 from onnx import TensorProto, helper
@@ -62,7 +62,7 @@ def test_module_is_put_back_into_training(labelled: Data) -> None:
 
 
 def test_onnx_session(labelled: Data, tmp_path: Path) -> None:
-    shape = ["batch", 4]
+    shape: list[str | int | None] = ["batch", 4]
     graph = helper.make_graph(
         [helper.make_node("Identity", ["x"], ["y"])],
         "same",

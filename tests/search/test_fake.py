@@ -31,7 +31,7 @@ def test_forward_is_the_quantiser(values: list[float], low: float, high: float, 
 def test_gradient_passes_inside_the_range_only() -> None:
     fmt = value_format((0.0, 1.0), 4, (0.0, float("inf")))
     x = torch.tensor([-0.5, 0.03, 0.5, 1.7], requires_grad=True)
-    fake_quantize(x, fmt).sum().backward()
+    fake_quantize(x, fmt).sum().backward()  # type: ignore[no-untyped-call]
     assert x.grad is not None
     assert x.grad.tolist() == [0.0, 1.0, 1.0, 0.0]
 
@@ -39,7 +39,7 @@ def test_gradient_passes_inside_the_range_only() -> None:
 def test_sign_is_zero_at_zero_and_clips_its_gradient() -> None:
     x = torch.tensor([-3.0, -0.5, 0.0, 0.5, 3.0], requires_grad=True)
     signs = sign(x)
-    signs.sum().backward()
+    signs.sum().backward()  # type: ignore[no-untyped-call]
     assert signs.tolist() == [-1, -1, 0, 1, 1]
     assert x.grad is not None
     assert x.grad.tolist() == [0, 1, 1, 1, 0]

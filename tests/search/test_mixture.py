@@ -67,7 +67,7 @@ def test_folded_mixture_is_the_plain_one(small: Network, *, rescale: bool) -> No
         weight = small.tensor("c2_weight").detach().clone().requires_grad_()
         shares = torch.tensor([0.4, 0.3, 0.2, 0.1], requires_grad=True)
         mixed = mixture.mix(replace(call, weight=weight), shares)
-        mixed.square().sum().backward()
+        mixed.square().sum().backward()  # type: ignore[no-untyped-call]
         results.append((mixed.detach(), weight.grad, shares.grad))
     for one, other in zip(*results, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
@@ -95,7 +95,7 @@ def test_folded_mixture_measures_scales_only_while_it_trains(small: Network) -> 
 def test_gradient_of_a_probability_is_its_branch(small: Network) -> None:
     call = a_call(small)
     weights = torch.tensor([0.4, 0.3, 0.2, 0.1], requires_grad=True)
-    BranchMixture(BRANCHES, rescale=False).mix(call, weights).sum().backward()
+    BranchMixture(BRANCHES, rescale=False).mix(call, weights).sum().backward()  # type: ignore[no-untyped-call]
     expected = [float(branch_sum(call, b, fold=False).detach().sum()) for b in BRANCHES]
     assert weights.grad is not None
     torch.testing.assert_close(weights.grad, torch.tensor(expected), rtol=1e-4, atol=1e-2)
@@ -120,6 +120,6 @@ def test_searched_network_trains_weights_and_architecture(small: Network) -> Non
     network = offer(small, ("mac", "mf", "shift"), (8, 4))
     architecture = Architecture(network)
     module = NetworkModule(network, architecture.forms(), SearchedWidths(architecture)).train()
-    module(small.example_inputs[0]).square().sum().backward()
+    module(small.example_inputs[0]).square().sum().backward()  # type: ignore[no-untyped-call]
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in architecture.free)
     assert all(p.grad is not None for p in module.parameters())

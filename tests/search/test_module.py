@@ -107,7 +107,7 @@ def test_narrow_assigned_module_differs_by_the_rounding_of_biases(assigned: Netw
 def test_every_parameter_of_the_assigned_module_has_a_gradient(assigned: Network) -> None:
     module = assigned_module(assigned).train()
     images, labels = digits()
-    F.cross_entropy(module(images[:32]), labels[:32]).backward()
+    F.cross_entropy(module(images[:32]), labels[:32]).backward()  # type: ignore[no-untyped-call]
     for name, parameter in module.named_parameters():
         assert parameter.grad is not None, name
         assert float(parameter.grad.abs().sum()) > 0, name

@@ -82,7 +82,7 @@ def build(width: int = 16, images: int = 32) -> Network:
 
     with torch.no_grad():
         Recorder(graph).run(inputs)
-    conv = {"m": width, "p": 8, "q": 8, "r": 3, "s": 3, "padding": (1, 1, 1, 1)}
+    conv: dict[str, Any] = {"m": width, "p": 8, "q": 8, "r": 3, "s": 3, "padding": (1, 1, 1, 1)}
     layers = [
         _layer("c1", "x", "r1", "n1", "r1", LayerShape(c=1, **conv), edge=True),
         _layer("c2", "r1", "n2", "n2", None, LayerShape(c=width, **conv)),
@@ -149,7 +149,7 @@ def _layer(
 
 def digits() -> tuple[Tensor, Tensor]:
     """Return scikit-learn's digits in a fixed order."""
-    from sklearn.datasets import load_digits
+    from sklearn.datasets import load_digits  # type: ignore[import-untyped]  # ships no types
 
     pixels, labels = load_digits(return_X_y=True)
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
