@@ -20,11 +20,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+# Threads that wait for each other sleep, else a busy machine measures their spinning.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
 import torch
@@ -111,7 +115,7 @@ class CrossbarResNet20:
     def __init__(
         self, net: ResNet20, images: Tensor, spec: CrossbarSpec, bits: int, noise: float
     ) -> None:
-        self.net, self.spec, self.noise = net, spec, noise
+        self.net, self.spec, self.noise, self.seed = net, spec, noise, 0
         self.bits, self.top = bits, (1 << bits) - 1
         self.in_scale = float(images.max()) / self.top
         sample = images[:2]
@@ -157,12 +161,14 @@ class CrossbarResNet20:
         matrix = store(self.spec, Stored(levels, 8))
         columns = unfold(codes.numpy().astype(np.int64), shape)[0][:, ::3]
         steps = calibrate_steps(matrix, columns, self.bits)
+        self.seed += 1
         product = FastConvolution(
             [matrix],
             shape,
             self.bits,
             steps_log2=steps,
             read_noise=self.noise * ((1 << self.spec.cell.bits) - 1),
+            seed=self.seed,
             shortcut=False,
         )
         out_scale = float(output.max()) / self.top

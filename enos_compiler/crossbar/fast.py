@@ -9,7 +9,7 @@ oneDNN's quantised convolution, whose rescaling to eight bits *is* the converter
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import ceil
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,6 +17,7 @@ import numpy as np
 
 from enos_compiler.crossbar.blocks import digit_widths
 from enos_compiler.crossbar.converters import code_limits
+from enos_compiler.crossbar.fastnoise import NormalStream, RowPower
 from enos_compiler.crossbar.integer import (
     IntegerMatrix,
     StoredBlock,
@@ -42,8 +43,7 @@ class _Block:
     last: int
     weight: Tensor
     """(G * parts * S * M', channels, R, S), scaled levels in float32."""
-    mask: Tensor
-    """(G, channels, R, S): 1 where a row belongs to the block."""
+    power: RowPower
     reach: float
     """Largest sum of a column's absolute levels."""
     level: float
@@ -66,6 +66,7 @@ class FastConvolution:
         steps_log2: ADC step, one exponent or one per slice.
         read_noise: standard deviation of a cell's conductance in each access, in cell steps; it
             enters as its exact sum, sigma * sqrt(planes * sum of squared row values) per column.
+        seed: of the read noise.
         pad_code: code outside the input.
         backend: `int8` where it is exact on this processor, or `float`; None chooses.
         shortcut: replace converters that lose nothing by one convolution with the whole weights.
@@ -80,6 +81,7 @@ class FastConvolution:
         inputs_signed: bool = False,
         steps_log2: int | Sequence[int] = 0,
         read_noise: float = 0.0,
+        seed: int = 0,
         pad_code: int = 0,
         backend: Backend | None = None,
         shortcut: bool = True,
@@ -95,6 +97,7 @@ class FastConvolution:
         self.outputs = first.outputs + first.unit_column
         self.unit_column, self.floor = first.unit_column, floor_per_input(first)
         self.noise, self.pad_code = read_noise, pad_code
+        self.normals = NormalStream(seed)
         self.signed_inputs = inputs_signed
         slices = self.layout.slices
         self.steps = (steps_log2,) * slices if isinstance(steps_log2, int) else tuple(steps_log2)
@@ -164,7 +167,7 @@ class FastConvolution:
             first,
             last,
             torch.from_numpy(weight.astype(np.float32)),
-            torch.from_numpy(mask.reshape(-1, *taps).astype(np.float32)),
+            RowPower(torch.from_numpy(mask.reshape(-1, *taps).astype(np.float32))),
             float(np.abs(unscaled).sum(axis=3).max(initial=0.0)),
             float(np.abs(unscaled).max(initial=0.0)),
         )
@@ -314,56 +317,37 @@ class FastConvolution:
             sums = self._conv(x.to(kind), block.weight.to(kind), padding)
         if self.noise:
             self._add_noise(sums, block, x, padding)
-        sums = sums.round_()
-        return sums if self.joined or ideal else sums.clamp_(self.low, self.high)
+        if self.joined or ideal:
+            return sums
+        return sums.round_().clamp_(self.low, self.high)
 
     def _add_noise(self, sums: Tensor, block: _Block, x: Tensor, padding: list[int]) -> None:
         """Add the access's noise in place: one normal per column, scaled by the rows' norm."""
         import torch
 
+        def conv(lines: Tensor, weight: Tensor) -> Tensor:
+            return self._conv(lines, weight, padding)
+
         values = x.to(torch.float32)
         if max(self.digits) > self.access_width:
             accesses = len(digit_widths(self.magnitude, self.access_width))
             powers = [
-                self._power(block, self._digit(values, k), padding).mul_(
-                    4.0 ** (k * self.access_width)
-                )
+                block.power(self._digit(values, k), conv).mul_(4.0 ** (k * self.access_width))
                 for k in range(accesses)
             ]
             power = torch.stack(powers).sum(0)
         else:
-            power = self._power(block, values, padding)
+            power = block.power(values, conv)
         planes = self.layout.planes if self.parts == 1 else 1
         uniform = len(set(self.steps)) == 1
         scale = 2.0 ** -self.steps[0] if uniform else 1.0
         spread = power.sqrt_().mul_(self.noise * planes**0.5 * scale)
         n, channels, rows, columns = sums.shape
-        draw = torch.randn(sums.numel()).view(n, rows, columns, channels).permute(0, 3, 1, 2)
+        draw = self.normals.draw(sums.numel()).view(n, rows, columns, channels).permute(0, 3, 1, 2)
         if not uniform:
             draw *= torch.exp2(-self._steps_per_channel())[:, None, None]
         split = (n, self.shape.g, -1, rows, columns)
         sums.view(split).addcmul_(draw.view(split), spread.unsqueeze(2))
-
-    def _power(self, block: _Block, values: Tensor, padding: list[int]) -> Tensor:
-        """Sum of squared row values of a block at every position, (N, G, P, Q).
-
-        Channels that lie in the block as a whole are summed first; its two ends need their mask.
-        """
-        import torch
-
-        shape = self.shape
-        square = (values * values).view(len(values), shape.g, -1, *values.shape[2:])
-        whole = block.mask.flatten(2).all(2)[0]
-        edges = (~whole).nonzero().flatten().tolist()
-        lines, masks = [], []
-        if whole.any():
-            first, last = int(whole.nonzero()[0]), int(whole.nonzero()[-1])
-            lines.append(square[:, :, first : last + 1].sum(2, keepdim=True))
-            masks.append(block.mask[:, first : first + 1])
-        lines += [square[:, :, e : e + 1] for e in edges]
-        masks += [block.mask[:, e : e + 1] for e in edges]
-        joint = lines[0] if len(lines) == 1 else torch.cat(lines, dim=2)
-        return self._conv(joint.flatten(1, 2), torch.cat(masks, dim=1), padding)
 
     def _digit(self, values: Tensor, k: int) -> Tensor:
         """Row values of access k where the digits are summed in analog."""
@@ -372,8 +356,6 @@ class FastConvolution:
 
     def _shift_add(self, codes: Tensor, n: int, total: Tensor | None) -> Tensor:
         """Add up digits, slices and parts of one block's codes, (N, G * M', P, Q)."""
-        import torch
-
         extent = (self.shape.g, self.parts, self.slices, self.outputs)
         pieces = codes.view(len(self.digits), n, *extent, *codes.shape[2:])
         for k in range(len(self.digits)):
@@ -383,7 +365,8 @@ class FastConvolution:
                     factor = (1 - 2 * p) * (1 << (place + k * self.digit_width + self.steps[s]))
                     piece = pieces[k, :, :, p, s].flatten(1, 2)
                     if total is None:
-                        total = piece.to(self.dtype, memory_format=torch.channels_last, copy=True)
+                        fresh = piece.shape == codes.shape and codes.dtype == self.dtype
+                        total = codes if fresh else self._copied(piece)
                         if factor != 1:
                             total *= factor
                     else:
@@ -392,11 +375,18 @@ class FastConvolution:
             raise SpecError("the inputs have no digits", place="input_bits", remedy="1 or more")
         return total
 
+    def _copied(self, piece: Tensor) -> Tensor:
+        import torch
+
+        return piece.to(self.dtype, memory_format=torch.channels_last, copy=True)
+
     def _recover(self, total: Tensor, x: Tensor, padding: list[int]) -> Tensor:
         """Take away the empty cells' floor and the offset of the encoding, as `integer.read`."""
         import torch
 
         gain, offset = self.layout.gain, self.layout.offset
+        if self.spec.adc.law == "ideal" and self.backend == "float":
+            total = total.round_()
         if self.unit_column:
             split = total.view(len(total), self.shape.g, self.outputs, *total.shape[2:])
             total = (gain * split[:, :, :-1] - split[:, :, -1:]).flatten(1, 2)
@@ -417,19 +407,9 @@ class FastConvolution:
 
 def _recombined(matrix: IntegerMatrix) -> IntegerMatrix:
     """The same matrix with its slices joined: one level per weight and plane."""
-    bits = matrix.spec.cell.bits
+    place = 2.0 ** (matrix.spec.cell.bits * np.arange(matrix.layout.slices))
     blocks = tuple(
-        StoredBlock(
-            b.rows, (sum((v * 2.0 ** (i * bits) for i, v in enumerate(b.levels)), 0 * b.levels[0]),)
-        )
+        StoredBlock(b.rows, (np.tensordot(place, np.stack(b.levels), axes=1),))
         for b in matrix.blocks
     )
-    return IntegerMatrix(
-        matrix.spec,
-        matrix.layout,
-        matrix.form,
-        matrix.outputs,
-        matrix.rows,
-        blocks,
-        matrix.floor_level,
-    )
+    return replace(matrix, blocks=blocks)

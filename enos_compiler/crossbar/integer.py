@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -269,7 +269,7 @@ def read(
         input_bits: width of the inputs; it sets the number of digits.
         inputs_signed: rows are driven with either sign.
         steps_log2: ADC step as a power of two of the accumulator unit, one or one per slice; an
-            ideal converter has step 1.
+            ideal converter has none, its sums are rounded once, at the end.
         column_hook: analog error on the sums of one access.
         code_hook: error of the converter, in steps.
     """
@@ -278,31 +278,32 @@ def read(
     steps = _steps(matrix, steps_log2)
     low, high = code_limits(adc.bits, sums_signed(matrix, inputs_signed))
 
-    def convert(sums: Floats, step: int, block: int) -> IntArray:
+    ideal = adc.law == "ideal"
+
+    def convert(sums: Floats, step: int, block: int) -> npt.NDArray[Any]:
         values = sums * 2.0**-step
         if code_hook is not None:
             values = code_hook(values, block)
-        codes = np.rint(values)
-        if adc.law != "ideal":
-            codes = np.clip(codes, low, high)
-        codes = codes.astype(np.int64) << step
-        return np.asarray(codes[0] - codes[1] if len(codes) == 2 else codes[0])
+        if not ideal:
+            values = np.clip(np.rint(values), low, high).astype(np.int64) * (1 << step)
+        return np.asarray(values[0] - values[1] if len(values) == 2 else values[0])
 
-    total = np.zeros((matrix.outputs + matrix.unit_column, x.shape[1]), np.int64)
+    extent = (matrix.outputs + matrix.unit_column, x.shape[1])
+    total: npt.NDArray[Any] = np.zeros(extent, np.float64 if ideal else np.int64)
     for number, block in enumerate(matrix.blocks):
         parts = _input_parts(matrix, x[block.rows], input_bits - inputs_signed)
         for i, levels in enumerate(block.levels):
-            shift = i * spec.cell.bits
+            slice_value = 1 << (i * spec.cell.bits)
             analog = np.zeros((1, 1, 1))
             for place, digit in parts:
                 sums = _column_sums(matrix, levels, digit, number, column_hook)
                 if adc.per_digit:
-                    total += convert(sums, steps[i], number) << (place + shift)
+                    total += convert(sums, steps[i], number) * (slice_value << place)
                 else:
                     analog = analog + sums * 2.0**place
             if not adc.per_digit:
-                total += convert(analog, steps[i], number) << shift
-    return _recover(matrix, total, x)
+                total += convert(analog, steps[i], number) * slice_value
+    return _recover(matrix, np.rint(total).astype(np.int64) if ideal else total, x)
 
 
 def floor_per_input(matrix: IntegerMatrix) -> float:
