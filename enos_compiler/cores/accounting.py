@@ -144,10 +144,10 @@ def totals(items: Items, target: Target, makespan_ns: float) -> Totals:
     """Return the energy of one inference; leakage is leakage power x `makespan_ns` (mW ns = pJ)."""
     per_set_up = sum(energy_pj(cost, target) for cost in items.programming.values())
     return Totals(
-        layers_pj=sum(energy_pj(cost, target) for cost in items.layers.values()),
-        edges_pj=sum(energy_pj(edge.cost, target) for edge in items.edges),
-        vector_pj=sum(energy_pj(cost, target) for cost in items.vectors.values()),
-        host_pj=sum(energy_pj(cost, target) for cost in items.host.values()),
+        layers_pj=float(sum(energy_pj(cost, target) for cost in items.layers.values())),
+        edges_pj=float(sum(energy_pj(edge.cost, target) for edge in items.edges)),
+        vector_pj=float(sum(energy_pj(cost, target) for cost in items.vectors.values())),
+        host_pj=float(sum(energy_pj(cost, target) for cost in items.host.values())),
         programming_pj=per_set_up / target.inferences_per_programming,
         leakage_pj=target.leakage_mw() * makespan_ns,
     )

@@ -9,6 +9,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from enos_compiler.cores.accounting import Items, Totals, energy_pj, itemise, totals
+from enos_compiler.ir.choice import Choice
 from enos_compiler.ir.network import Layer, Network
 from enos_compiler.ir.program import Instruction, Program
 
@@ -155,8 +156,13 @@ def _layer(layer: Layer, items: Items, target: Target, when: Instruction) -> dic
         "end_ns": when.end_ns,
         "events": dict(sorted(cost.events.items())),
         "components": components,
-        "score": None if layer.scores is None else layer.scores[layer.choices.index(choice)],
+        "score": _score(layer, choice),
     }
+
+
+def _score(layer: Layer, choice: Choice) -> float | None:
+    """Return the score of the choice; the minus of a negative zero is dropped."""
+    return None if layer.scores is None else layer.scores[layer.choices.index(choice)] + 0.0
 
 
 def _operation(network: Network, name: str, items: Items, target: Target) -> dict[str, Any]:
