@@ -96,8 +96,8 @@ def test_position_tiles_fit_and_cover(shape: LayerShape, limit: int) -> None:
 
 
 def test_weights_come_once_where_all_positions_fit_the_banks() -> None:
-    """1024 positions are one 4 KiB bank: a 32 x 32 map loads its weights once."""
-    shape = conv(16, 16, 32)
+    """256 positions are one 1 KiB bank: a 16 x 16 map loads its weights once."""
+    shape = conv(16, 16, 16)
     found = hybrid().cores["mac"].cost(layer(shape), mac(shape), IN_BUFFER)
     assert found.detail["position_tiles"] == 1
     assert found.inference.events["dram.device/read_64b"] == shape.volume("Weights") // 8
