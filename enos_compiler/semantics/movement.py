@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from enos_compiler.errors import EnosError
 from enos_compiler.ir import ops
 from enos_compiler.ir.formats import IntArray, ValueFormat
 from enos_compiler.semantics.base import VectorOp
@@ -313,7 +314,18 @@ class Embedding(_Movement):
         output: ValueFormat,
         attributes: Mapping[str, Any],  # noqa: ARG002
     ) -> IntArray:
-        """Return the selected rows in the output's format."""
+        """Return the selected rows in the output's format.
+
+        Raises:
+            EnosError: an index outside the table.
+        """
+        entries = len(codes[1])
+        if codes[0].size and not 0 <= codes[0].min() <= codes[0].max() < entries:
+            raise EnosError(
+                f"indices {codes[0].min()}..{codes[0].max()} leave the table of {entries} entries",
+                place="embedding",
+                remedy=f"give indices in 0..{entries - 1}",
+            )
         table = requantize(codes[1] - formats[1].zero_point, formats[1].exponent, output)
         rows: IntArray = table[codes[0]]
         return rows

@@ -61,7 +61,7 @@ def real_value(network: Network, name: str, array: Array) -> Array:
 
 
 def input_codes(network: Network, inputs: tuple[Array, ...]) -> dict[str, Array]:
-    """Return the codes of the network's inputs by value name.
+    """Return the codes of the network's inputs by value name; real numbers are taken as float32.
 
     Raises:
         EnosError: a wrong number of inputs, a shape that does not fit, NaN or infinity.
@@ -76,7 +76,7 @@ def input_codes(network: Network, inputs: tuple[Array, ...]) -> dict[str, Array]
     for name, array in zip(network.inputs, inputs, strict=True):
         _check_input(network, name, array)
         fmt = network.values[name].format
-        codes[name] = array if fmt is None else quantize_codes(array, fmt)
+        codes[name] = array if fmt is None else quantize_codes(array.astype(np.float32), fmt)
     return codes
 
 

@@ -430,6 +430,15 @@ def test_reference_frees_inner_values_and_keeps_all_on_request() -> None:
     np.testing.assert_array_equal(values[network.inputs[0]], quantize_codes(x, fmt))
 
 
+def test_double_precision_inputs_are_taken_as_float32() -> None:
+    """Just above a tie in float64 is the tie itself in float32."""
+    hand = Hand(19)
+    network = hand.network(hand.linear(hand.input((1, 1), ValueFormat(0, 0, 8)), 2, None))
+    tie = (np.array([[2.5 + 1e-12], [3.5 - 1e-12]]),)
+    assert reference.input_codes(network, tie)["x0"].tolist() == [[2], [4]]
+    assert compare(export_onnx(network), network, tie).max_steps == 0
+
+
 def test_inputs_that_do_not_fit_are_refused() -> None:
     network = residual_network(4)
     (x,) = images(network)
