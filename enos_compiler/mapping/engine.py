@@ -31,6 +31,8 @@ class Solver(Protocol):
 
     solve: Callable[..., Any]
     first_bound: Callable[..., float]
+    local_lattice: Callable[..., Any]
+    local_tiles: Callable[..., Any]
 
 
 def cache_folder() -> Path:

@@ -9,6 +9,7 @@ next bound reaches the best nest found. That end is the certificate.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from heapq import heapify, heappop, heappush
 from typing import Any, Literal
 
 import numpy as np
@@ -21,7 +22,7 @@ from enos_compiler.mapping.kernel import INF
 from enos_compiler.mapping.lattice import Lattice, build_lattice
 from enos_compiler.mapping.machine import Machine
 from enos_compiler.mapping.nest import Nest
-from enos_compiler.mapping.path import Chain, PathProblem, PathSearch, build_nest
+from enos_compiler.mapping.path import NEVER, Chain, PathProblem, PathSearch, build_nest
 from enos_compiler.mapping.prices import (
     USED,
     Geometry,
@@ -49,7 +50,13 @@ Key = tuple[float, float]
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """What was proven about a mapping."""
+    """What was proven about a mapping.
+
+    It speaks of the mapper's own prices: the plain rule (`count.PLAIN`) in real numbers. Outside it
+    are the rounding of each count to whole words and blocks, what neighbours forward to each other,
+    and the distance saved where input boxes coincide along two dimensions. `count_events` prices
+    all of these for the nest that was found.
+    """
 
     space: str
     """The mapspace in words."""
@@ -113,6 +120,10 @@ def map_layer(
     if found is None:
         raise search.infeasible()
     return found
+
+
+_LISTED, _BOUNDED, _SOLVED = range(3)
+"""How much is known of a choice in the queue."""
 
 
 class LayerSearch:
@@ -248,27 +259,45 @@ class LayerSearch:
     ) -> MapResult | None:
         """The best mapping, or None where none is below `limit`.
 
-        Choices are opened in the order of their bounds.
+        A choice is first listed with its floor, then bounded by its innermost tiles, then solved
+        for energy, then, with limits of bandwidth, for all costs; what has the least bound goes on.
         """
         floors = np.stack(
             [self.energy.floor, *(resource.floor for resource in self.resources)], axis=0
         )
         first, second = self.key(slice(None), floors)
+        queue = [
+            (a, b, _BOUNDED if self.nodes is None else _LISTED, choice)
+            for choice, (a, b) in enumerate(zip(first.tolist(), second.tolist(), strict=True))
+        ]
+        heapify(queue)
         best: tuple[Key, int, Chain | None] | None = None
         opened = 0
         proven: Key | None = None
-        for choice in np.lexsort((second, first)):
-            bound = float(first[choice]), float(second[choice])
+        while queue:
+            value, energy, stage, choice = heappop(queue)
+            bound: Key = value, energy
             known = best[0] if best else limit
             if known is not None and bound >= known:
                 proven = bound
                 break
-            if without is not None and self._same_factors(int(choice), without):
-                continue
-            opened += 1
-            found = self.open(int(choice), solve, floors[:, choice], known)
-            if found is not None:
-                best = found[0], int(choice), found[1]
+            if stage == _LISTED:
+                if without is not None and self._same_factors(choice, without):
+                    continue
+                bound = max(bound, self._inside_bound(choice, solve, floors[:, choice]))
+                heappush(queue, (*bound, _BOUNDED, choice))
+            elif stage == _BOUNDED:
+                if without is not None and self._same_factors(choice, without):
+                    continue
+                opened += 1
+                bound = max(bound, self._least(choice, solve, floors[:, choice]))
+                if bound[1] < NEVER:
+                    heappush(queue, (*bound, _SOLVED, choice))
+            elif not self.resources:
+                best = bound, choice, None
+            else:
+                found = self._open_limited(choice, solve, floors[:, choice], known)
+                best = (found[0], choice, found[1]) if found else best
         if best is None:
             return None
         key, choice, chain = best
@@ -298,41 +327,37 @@ class LayerSearch:
             for level, row in zip(nest.levels, factors, strict=True)
         )
 
-    def open(
-        self, choice: int, solve: Solver, floors: Reals, best: Key | None
-    ) -> tuple[Key, Chain | None] | None:
-        """The best mapping of one choice, if it is better than `best`; its chain where known."""
+    def _inside_bound(self, choice: int, solve: Solver, floors: Reals) -> Key:
+        """Bound of a choice by the tiles that its innermost levels can hold."""
         problem = self._energy_problem(choice)
-        if best is not None and self.nodes is not None:
-            inside = problem.bound(solve, self.state, self.last, self.nodes)
-            bound = floors.copy()
-            bound[0] = max(floors[0], self.energy.outer_floor[self.last][choice] + inside)
-            if self._scalar_key(choice, bound) >= best:
-                return None
-        table = problem.table(solve)
-        least = float(table[0, 0].min()) + problem.constant
-        if least >= INF:
-            return None
+        inside = problem.bound(solve, self.state, self.last, self.nodes)
+        bound = floors.copy()
+        bound[0] = max(floors[0], self.energy.outer_floor[self.last][choice] + inside)
+        return self._scalar_key(choice, bound)
+
+    def _least(self, choice: int, solve: Solver, floors: Reals) -> Key:
+        """Key of the least energy of a choice, at the floors of all limits."""
+        problem = self._energy_problem(choice)
         costs = floors.copy()
-        costs[0] = least
-        key = self._scalar_key(choice, costs)
-        if best is not None and key >= best:
-            return None
-        if not self.resources:
-            return key, None
-        return self._open_limited(choice, solve, (problem, table), costs, best)
+        costs[0] = float(problem.table(solve)[0, 0].min()) + problem.constant
+        return self._scalar_key(choice, costs)
 
     def _open_limited(
-        self, choice: int, solve: Solver, energy: Any, floors: Reals, best: Key | None
+        self, choice: int, solve: Solver, floors: Reals, best: Key | None
     ) -> tuple[Key, Chain] | None:
         """Energy and the limits together: first the nest of least energy, then what can beat it."""
-        problems = [energy[0]] + [self._problem(r, choice) for r in self.resources]
-        tables: list[Any] = [energy[1]] + [None] * len(self.resources)
+        problems = [
+            self._energy_problem(choice),
+            *(self._problem(r, choice) for r in self.resources),
+        ]
+        tables: list[Any] = [problems[0].table(solve)] + [None] * len(self.resources)
+        floors = floors.copy()
+        floors[0] = float(tables[0][0, 0].min()) + problems[0].constant
 
         def key(costs: Any) -> tuple[Any, Any]:
             return self.key(choice, costs)
 
-        search = PathSearch(problems, tables, self.automaton, floors)
+        search = PathSearch(problems, tables, self.automaton, floors, solve)
         chain = search.thrifty()
         if chain is None:
             return None
@@ -354,7 +379,8 @@ class LayerSearch:
     def _trace(self, choice: int, solve: Solver) -> Chain:
         """The chain of least energy of one choice."""
         problem = self._energy_problem(choice)
-        chain = PathSearch([problem], [problem.table(solve)], self.automaton, [-INF]).thrifty()
+        tables = [problem.table(solve)]
+        chain = PathSearch([problem], tables, self.automaton, [-INF], solve).thrifty()
         if chain is None:
             raise self.infeasible()
         return chain

@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 
 from enos_compiler.ir.shape import DIMS
-from enos_compiler.mapping import kernel
 from enos_compiler.mapping.automaton import Automaton
 from enos_compiler.mapping.engine import Solver
 from enos_compiler.mapping.nest import LevelNest, Loops, Nest
@@ -139,6 +138,7 @@ class PathSearch:
         tables: their tables; None where a kind is bounded by its floor alone.
         automaton: states of the path.
         floors: what no chain falls below, by kind.
+        solve: the kernel.
     """
 
     def __init__(
@@ -147,6 +147,7 @@ class PathSearch:
         tables: Sequence[Any],
         automaton: Automaton,
         floors: Any,
+        solve: Solver,
     ) -> None:
         self.problems, self.tables, self.automaton = problems, tables, automaton
         self.kinds = len(problems)
@@ -155,14 +156,14 @@ class PathSearch:
         first = problems[0]
         self.inner, self.geometry = first.inner, first.tiles[3]
         self.free, self.low, self.high = first.limits
-        axes, _, index = kernel.local_lattice(first.q, first.lattice)
+        axes, _, index = solve.local_lattice(first.q, first.lattice)
         self.fills: list[Any] = []
         levels = len(self.inner)
         one, none = np.ones(levels), np.zeros(levels)
         across = first.price_i[2]
 
         def tiles(price: Any) -> Any:
-            return kernel.local_tiles(
+            return solve.local_tiles(
                 first.q, first.inner, index, first.lattice, first.tiles, (*price, across)
             )
 

@@ -157,6 +157,58 @@ def test_optimum_is_the_minimum_over_every_nest_of_many_layers() -> None:
     assert run(range(1000, 1240), 60) > 50_000
 
 
+def scratchpads() -> Machine:
+    """One scratchpad for each tensor in 12 x 14 elements, a buffer without weights, a memory."""
+    cost = {"read_pj": 1.0, "fill_pj": 1.25, "update_pj": 1.5}
+    far = {"read_pj": 200.0, "fill_pj": 210.0, "update_pj": 220.0}
+    sizes = {"Outputs": 16, "Weights": 192, "Inputs": 12}
+    pads = [
+        StorageLevel(name.lower(), 168, 14, entries=n, keeps=frozenset({name}), **cost)  # type: ignore[arg-type]
+        for name, n in sizes.items()
+    ]
+    buffer = StorageLevel(
+        "buffer", entries=55296, keeps=frozenset({"Inputs", "Outputs"}), read_pj=6.0, fill_pj=7.0
+    )
+    memory = StorageLevel("memory", **far)  # type: ignore[arg-type]
+    return Machine("scratchpads", ComputeSpec(168, 14, 1.0), (*pads, buffer, memory))
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        LayerShape(m=64, c=3, p=112, q=112, r=7, s=7, stride=(2, 2)),
+        LayerShape(m=128, c=64, p=28, q=28, r=3, s=3, stride=(2, 2)),
+        LayerShape(g=96, p=28, q=28, r=3, s=3),
+        LayerShape(m=256, c=64, p=14, q=14),
+        LayerShape(m=1000, c=512),
+        LayerShape(g=12, n=196, m=196, c=64),
+        LayerShape(g=4, m=24, c=24, p=14, q=14, r=3, s=3, dilation=(2, 2)),
+    ],
+    ids=str,
+)
+def test_nest_costs_what_the_mapper_said(shape: LayerShape) -> None:
+    """The optimum, rebuilt as loops and counted event by event, has its price."""
+    machine = scratchpads()
+    found = map_layer(shape, machine, objective="edp")
+    events = count_events(Problem.from_shape(shape), machine, found.nest, rule=PLAIN)
+    assert events.energy_pj(machine) == pytest.approx(found.energy_pj, rel=1e-9)
+    assert events.cycles == found.cycles
+    assert found.certificate.optimal
+
+
+def test_more_room_and_more_freedom_are_never_worse() -> None:
+    shape = LayerShape(m=24, c=12, p=14, q=14, r=3, s=3)
+    machine = scratchpads()
+    least = map_layer(shape, machine, objective="energy").certificate.value
+    smaller = replace(machine.levels[1], entries=24)
+    small = replace(machine, levels=(machine.levels[0], smaller, *machine.levels[2:]))
+    assert map_layer(shape, small, objective="energy").certificate.value >= least
+    wider = MapSpace.of_machine(machine, joint=False)
+    assert map_layer(shape, machine, objective="energy", space=wider).certificate.value <= least
+    closed = MapSpace.of_machine(machine, spatial={"buffer": ("QM", "SC")})
+    assert map_layer(shape, machine, objective="energy", space=closed).certificate.value >= least
+
+
 def test_brute_force_prices_as_events_are_counted() -> None:
     """The enumeration's own prices are those of the plain rule."""
     for seed in range(60):
