@@ -150,7 +150,7 @@ def _layer_shape(node: fx.Node, op: str) -> LayerShape:
     x, w = (operand.meta["shape"] for operand in node.args[:2])  # type: ignore[union-attr]
     out = node.meta["shape"]
     if op == "matmul":
-        return LayerShape(g=prod(x[:-2]), n=x[-2], c=x[-1], m=w[-1], activation_product=True)
+        return LayerShape(g=prod(out[:-2]), n=x[-2], c=x[-1], m=w[-1], activation_product=True)
     if op == "linear":
         return LayerShape(n=prod(x[:-1]), c=x[-1], m=w[0])
     axes = len(w) - 2

@@ -28,7 +28,7 @@ def lower(network: Network) -> Network:
         FrontendError: an operation has no lowering; names the user's line and what to change.
     """
     _load_lowerings()
-    builder = Builder(network.graph, network.batch, is_symbolic=network.batch_is_symbolic)
+    builder = Builder(network.graph)
     made: dict[fx.Node, Any] = {}
     for node in network.graph.graph.nodes:
         made[node] = _lower_node(builder, node, made)
@@ -38,16 +38,27 @@ def lower(network: Network) -> Network:
             builder.graph.erase_node(node)
     lowered = replace(network, graph=fx.GraphModule(builder.root, builder.graph))
     annotated = annotate(lowered)
-    traced = network.sections.get("trace", {})
+    note = str(network.sections.get("trace", {}).get("note", ""))
+    if network.batch_is_symbolic and (moved := _batch_elsewhere(builder.graph)):
+        annotated = replace(annotated, batch_is_symbolic=False)
+        note = f"the batch is fixed at {network.batch}: `{moved}` does not lead with it"
     section = {
         "batch": network.batch,
-        "batch_is_symbolic": network.batch_is_symbolic,
-        "note": traced.get("note", ""),
+        "batch_is_symbolic": annotated.batch_is_symbolic,
+        "note": note,
         "layers": len(annotated.layers),
         "vectors": len(annotated.vectors),
     }
     rest = {name: body for name, body in network.sections.items() if name != "trace"}
     return replace(annotated, sections={**rest, "canonicalize": section})
+
+
+def _batch_elsewhere(graph: fx.Graph) -> str | None:
+    """Return the first node whose tensor carries the batch on another axis than the first."""
+    for node in graph.nodes:
+        if node.op == "call_function" and node.meta["shape"][1:] != node.meta["grown"][1:]:
+            return str(node.name)
+    return None
 
 
 @cache

@@ -50,17 +50,16 @@ def lowering_of(call: str) -> Lowering | None:
 class Builder:
     """Builds a canonical graph node by node, with the shape of each at two batches.
 
+    meta["shape"] holds at the compiled batch, meta["grown"] at the next one; both are the same
+    where the batch is fixed.
+
     Args:
         traced: the recorded graph; its tensors are taken over under their names.
-        batch: the batch that meta["shape"] holds for.
-        is_symbolic: whether meta["grown"] holds the shape at batch + 1.
     """
 
-    def __init__(self, traced: fx.GraphModule, batch: int, *, is_symbolic: bool) -> None:
+    def __init__(self, traced: fx.GraphModule) -> None:
         self.graph = fx.Graph()
         self.root = nn.Module()
-        self.batch = batch
-        self.is_symbolic = is_symbolic
         self.current: fx.Node | None = None
         """The recorded node that is being lowered."""
         self._traced = traced

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from enos_compiler.errors import FrontendError
 from enos_compiler.frontend.batching import Batching, compare, rows_agree, with_rows
@@ -235,6 +236,12 @@ def _check_inputs(inputs: tuple[Tensor, ...], names: tuple[str, ...]) -> None:
 def _check_weights(model: nn.Module) -> None:
     """Raise for parameters and statistics that are no finite float32 numbers in main memory."""
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if isinstance(tensor, UninitializedBuffer | UninitializedParameter):
+            raise FrontendError(
+                f"`{name}` has no shape yet",
+                place=name,
+                remedy="run a lazy module once before returning it",
+            )
         if tensor.device.type != "cpu":
             raise FrontendError(
                 f"`{name}` is on device {tensor.device}", place=name, remedy="call .cpu()"

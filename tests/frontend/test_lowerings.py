@@ -220,7 +220,6 @@ TOKENS: dict[str, Callable[[Given, Tensor], Tensor]] = {
         "bnhd,bmhd->bhnm", x.view(-1, 5, 2, 4), x.view(-1, 5, 2, 4)
     ),
     "einsum_permute": lambda m, x: torch.einsum("abc->acb", x),
-    "sequence_first": lambda m, x: (x.transpose(0, 1) @ m.matrix).transpose(0, 1),
 }
 
 
@@ -284,3 +283,10 @@ def test_masks_leave_ranges_for_the_visible_scores() -> None:
     low, high = network.values[masked.output].range
     assert low == pytest.approx(float(scores.min()) - MASK_MARGIN, abs=1e-5)
     assert high == pytest.approx(float(scores.max()), abs=1e-5)
+
+
+def test_a_sequence_that_leads_fixes_the_batch() -> None:
+    """The batch on another axis computes the same, but no exported batch may be symbolic."""
+    model = Given(lambda m, x: (x.transpose(0, 1) @ m.matrix).transpose(0, 1))
+    network = lowered(model, torch.randn(ROWS), symbolic=False)
+    assert "`transpose` does not lead with it" in network.sections["canonicalize"]["note"]

@@ -289,6 +289,7 @@ def test_scalars_in_a_row_are_one_table() -> None:
 @pytest.mark.parametrize(
     ("model", "message"),
     [
+        (nn.LazyLinear(2), "`weight` has no shape yet"),
         (nn.Linear(3, 2).half(), "`weight` is torch.float16"),
         (nn.Linear(3, 2, device="meta"), "`weight` is on device meta"),
         (torch.jit.trace(nn.Linear(3, 2), torch.zeros(1, 3)), "the model is TorchScript"),

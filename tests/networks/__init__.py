@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from networks.attention import Decoder, VisionTransformer
 from networks.mobile import MobileNetV2, ShuffleNetV2, squeezenet
+from networks.modern import MODERN
 from networks.residual import KeywordSpotter, UNet, densenet, resnet18, resnet50
 
 _IMAGES = (3, 3, 32, 32)
@@ -34,8 +35,8 @@ SMALL: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
 
 
 def build(name: str) -> tuple[nn.Module, tuple[Tensor, ...]]:
-    """Return a network of `SMALL` and its example inputs."""
-    construct, shape = SMALL[name]
+    """Return a network of `SMALL` or `MODERN` and its example inputs."""
+    construct, shape = (SMALL | MODERN)[name]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = construct().eval()
