@@ -94,13 +94,19 @@ def _least_squares(rows: Tensor, bits: int, limit: float | None) -> tuple[Tensor
     best = torch.full_like(largest, torch.inf)
     chosen_eighths = torch.full_like(largest, 8.0)
     chosen_octave = octave.clone()
+    norms = rows.abs().sum(1)
+    steps, codes = torch.empty_like(rows), torch.empty_like(rows)
     for shift in range(-3 if bits <= 4 else -1, 2):
         for eighths in _MANTISSAS:
-            scale = torch.ldexp(torch.full_like(octave, eighths / 8), octave + shift)[:, None]
-            codes = (rows / scale).round_().clamp_(-top, top)
-            error = (codes * scale).sub_(rows).square_().sum(1)
+            scale = torch.ldexp(torch.full_like(octave, eighths / 8), octave + shift)
+            torch.mul(rows, (1 / scale)[:, None], out=steps)
+            torch.round(steps, out=codes).clamp_(-top, top)
+            error = torch.linalg.vecdot(steps.sub_(codes), steps).mul_(scale * scale)
             if limit is not None and eighths != 8:
-                error[_odd_part(eighths)[0] * codes.abs_().sum(1) >= limit] = torch.inf
+                odd = _odd_part(eighths)[0]
+                # Rounding adds at most half a code per weight: most scales pass without a sum.
+                if ((norms / scale + rows.shape[1] / 2) * odd >= limit).any():
+                    error[odd * codes.abs_().sum(1) >= limit] = torch.inf
             better = error < best
             best = torch.where(better, error, best)
             chosen_eighths = torch.where(better, float(eighths), chosen_eighths)
