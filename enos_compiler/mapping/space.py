@@ -77,11 +77,22 @@ class MapSpace:
             joint: levels with one mesh share their tiles: only the innermost of them has temporal
                 loops, as where scratchpads of one processing element feed one MAC.
             spatial: dimensions allowed in X and in Y, by level name; levels not named are free.
-            homes: outermost level of a tensor that does not come from the outermost one.
+            homes: outermost level of a tensor that does not come from the outermost one; its room
+                there is taken to be reserved, and nothing is counted for it further out.
+
+        Raises:
+            SpecError: a level that does not exist, or a home that may not keep its tensor.
         """
         spatial, homes = spatial or {}, homes or {}
-        for name in (*spatial, *homes.values()):
+        for name in spatial:
             machine.index(name)
+        for tensor, name in homes.items():
+            if not machine.levels[machine.index(name)].may_keep(tensor):
+                raise SpecError(
+                    f"{tensor} may not be stored at {name}, which is given as its home",
+                    place=machine.name,
+                    remedy=f"add {tensor} to the tensors that {name} keeps",
+                )
         levels = []
         for i, level in enumerate(machine.levels):
             columns, rows = machine.fanout(i)

@@ -104,7 +104,10 @@ def random_space(rng: random.Random, machine: Machine, shape: LayerShape) -> Map
         level.name: ("".join(rng.sample(DIMS, 6)), "".join(rng.sample(DIMS, 6)))
         for level in machine.levels
     }
-    space = MapSpace.of_machine(machine, joint=rng.random() < 0.5, spatial=spatial)
+    buffer = machine.levels[machine.index("buffer")]
+    homes = {str(t): "buffer" for t in TENSORS if buffer.may_keep(t) and rng.random() < 0.2}
+    joint = rng.random() < 0.5
+    space = MapSpace.of_machine(machine, joint=joint, spatial=spatial, homes=homes)
     for s, level in enumerate(space.levels):
         ranges = dict(level.temporal)
         dim = rng.choice(wide)
