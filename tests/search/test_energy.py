@@ -11,7 +11,7 @@ import torch
 from small_network import build, chip, offer
 
 from enos_compiler.assign.assignment import price
-from enos_compiler.ir.choice import Choice
+from enos_compiler.ir.choice import Bits, Choice
 from enos_compiler.ir.network import Network
 from enos_compiler.search.architecture import Architecture, class_of
 from enos_compiler.search.energy import expected_energy
@@ -54,6 +54,27 @@ def test_certain_choice_costs_what_the_accounting_says(seed: int) -> None:
     with torch.no_grad():
         found = float(expected_energy(network, target)(architecture))
     assert found == pytest.approx(expected, rel=1e-5)
+
+
+def test_reader_that_asks_more_than_is_stored_is_priced_at_what_is_stored() -> None:
+    """A transfer between cores costs by its width, which is never above the stored one."""
+    network, target = offer(build(width=4), ("mac", "mf"), (8, 4)), chip()
+    energy = expected_energy(network, target)
+    chosen = {
+        "c1": Choice("mac", "mac", Bits(8, 8, 4)),
+        "c3": Choice("mac", "mac", Bits(4, 4, 4)),
+        "out": Choice("mac", "mac", Bits(4, 8, 4)),
+    }
+    totals = []
+    for asked in (8, 4):
+        architecture = Architecture(network)
+        one_hot(architecture, {**chosen, "c2": Choice("xbar", "mf", Bits(asked, 4, 4))})
+        own = energy.class_pj["c2"] @ architecture.probabilities["c2"]
+        totals.append(float((energy(architecture) - own).detach()))
+    assert totals[0] == pytest.approx(totals[1], rel=1e-6)
+    target.link_pj = 0
+    without = expected_energy(network, target)(architecture) - own
+    assert float(without.detach()) < totals[1] - 1
 
 
 def test_gradient_is_the_difference_of_prices() -> None:

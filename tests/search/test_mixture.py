@@ -120,6 +120,6 @@ def test_searched_network_trains_weights_and_architecture(small: Network) -> Non
     network = offer(small, ("mac", "mf", "shift"), (8, 4))
     architecture = Architecture(network)
     module = NetworkModule(network, architecture.forms(), SearchedWidths(architecture)).train()
-    module(small.example_inputs[0]).square().sum().backward()  # type: ignore[no-untyped-call]
+    module(small.example_inputs[0]).square().sum().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in architecture.free)
     assert all(p.grad is not None for p in module.parameters())

@@ -54,7 +54,7 @@ def test_training_writes_back_parameters_statistics_and_ranges(small: Network) -
     for _ in range(3):
         loss = F.cross_entropy(module(images[:64]), labels[:64])
         optimiser.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
     module.eval()
     before = small.graph(images[:8])

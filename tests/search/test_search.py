@@ -17,8 +17,10 @@ from enos_compiler.errors import FormatError, FrontendError, InfeasibleError
 from enos_compiler.frontend.data import Data
 from enos_compiler.ir.network import Network
 from enos_compiler.ir.verify import verify
+from enos_compiler.search.architecture import Architecture
 from enos_compiler.search.checkpoint import Checkpoint, fingerprint, load, save
-from enos_compiler.search.single import SearchSettings, search_single
+from enos_compiler.search.energy import expected_energy
+from enos_compiler.search.single import BudgetObjective, SearchSettings, search_single
 from enos_compiler.search.train import Settings, Trainer
 from enos_compiler.search.tune import TuneSettings, assigned_module, tune
 
@@ -80,6 +82,19 @@ def test_smaller_budget_less_expected_energy(offered: Network, data: Data) -> No
         _, section = search_single(offered, data, chip(), settings(budget, epochs=3))
         energies.append(section["epochs"][-1]["figures"]["expected_energy_pj"])
     assert energies[0] < 0.9 * energies[1]
+
+
+def test_multiplier_rises_above_the_budget_and_falls_below(offered: Network) -> None:
+    architecture = Architecture(offered)
+    energy = expected_energy(offered, chip())
+    now = float(energy(architecture).detach())
+    objective = BudgetObjective(architecture, energy, 0.9 * now, 0.2 * now, 0.0)
+    for budget, multiplier in ((0.9 * now, 0.1), (1.05 * now, 0.05), (2 * now, 0.0)):
+        objective.budget_pj = budget
+        objective.before_batch(0.5)
+        objective.penalty()
+        objective.after_batch()
+        assert objective.state["lambda"] == pytest.approx(multiplier, abs=1e-4)
 
 
 def test_budget_below_the_floor_is_refused_before_any_training(

@@ -190,6 +190,8 @@ def chip() -> Any:
     """Return an invented chip: a digital core and a crossbar core at a third of its prices."""
     cores = {
         "mac": tiny_network.TinyCore("mac", operators=("mac", "shift")),
-        "xbar": tiny_network.TinyCore("xbar", kind="crossbar", operators=("mf", "ef")),
+        "xbar": tiny_network.TinyCore(
+            "xbar", kind="crossbar", operators=("mf", "ef"), resident=True
+        ),
     }
     return tiny_network.TinyTarget(cores)
