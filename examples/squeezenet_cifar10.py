@@ -77,7 +77,7 @@ def model(weights: str = "", classes: int = 10, width: int = 16) -> nn.Module:
     return network.eval()
 
 
-def example_inputs(data: str = "", images: int = 16) -> tuple[Tensor, ...]:
+def example_inputs(data: str = "", images: int = 128) -> tuple[Tensor, ...]:
     """Return training images, (images, 3, 32, 32)."""
     return (cifar.example_images(data, images, cifar.CIFAR_MEAN, cifar.CIFAR_STD),)
 

@@ -13,7 +13,7 @@ from enos_compiler.pipeline import Context, Pass
 
 @dataclass(frozen=True, slots=True)
 class Calibrate(Pass):
-    """Run the network on training images, or on the example inputs, and keep each value's range.
+    """Run the network on the example inputs, or on training images, and keep each value's range.
 
     Raises:
         FrontendError: a value becomes NaN or infinite; names it.
@@ -23,15 +23,15 @@ class Calibrate(Pass):
     requires: ClassVar[frozenset[Fact]] = frozenset({"shaped"})
     ensures: ClassVar[frozenset[Fact]] = frozenset({"calibrated"})
 
-    images: int = 128
-    """Training images to run on where the user gives data; 0 stands for the example inputs."""
+    images: int = 0
+    """Training images to run on where the user gives data; 0: the example inputs."""
 
     def run(self, network: Network, context: Context) -> Network:
         """Return the network with ranges."""
         from enos_compiler.frontend import calibrate as core
 
         if self.images < 0:
-            raise UsageError(f"calibrate{{images={self.images}}} is negative", remedy="images=128")
+            raise UsageError(f"calibrate{{images={self.images}}} is negative", remedy="images=0")
         data = context.user.data() if context.user is not None and self.images else None
         dataset = data.dataset("train") if data is not None else None
         if data is not None and dataset is not None and len(network.inputs) == 1:
