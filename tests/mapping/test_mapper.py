@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 from dataclasses import replace
 
 import pytest
@@ -142,7 +143,7 @@ def check(seed: int, machine: Machine, rng: random.Random, widths: Widths | None
     return count
 
 
-def run(seeds: range, most: int) -> int:
+def run(seeds: Iterable[int], most: int) -> int:
     total = 0
     for seed in seeds:
         rng = random.Random(seed)
@@ -154,7 +155,7 @@ def run(seeds: range, most: int) -> int:
 
 
 def test_optimum_is_the_minimum_over_every_nest() -> None:
-    assert run(range(50), 60) > 5000
+    assert run([*range(50), 79, 120, 184, 192], 60) > 5000
 
 
 @pytest.mark.slow
