@@ -13,9 +13,13 @@ Knapsack Problems, 1990), remembered.
 
 from __future__ import annotations
 
+import os
+import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -104,16 +108,17 @@ def _solve_over(
 ) -> Solution | None:
     """Solve over some columns, all others zero."""
     integrality = (kept < binaries).astype(np.int64)
-    result = milp(
-        objective[kept],
-        constraints=[
-            LinearConstraint(rows.equal[:, kept], rows.equal_to, rows.equal_to),
-            LinearConstraint(rows.below[:, kept], -np.inf, rows.below_to),
-        ],
-        integrality=integrality,
-        bounds=Bounds(0, 1),
-        options={"time_limit": time_limit_s, "mip_rel_gap": 0.0},
-    )
+    with _silent_solver():
+        result = milp(
+            objective[kept],
+            constraints=[
+                LinearConstraint(rows.equal[:, kept], rows.equal_to, rows.equal_to),
+                LinearConstraint(rows.below[:, kept], -np.inf, rows.below_to),
+            ],
+            integrality=integrality,
+            bounds=Bounds(0, 1),
+            options={"time_limit": time_limit_s, "mip_rel_gap": 0.0},
+        )
     if result.x is None:
         if result.status == _LIMIT:
             raise TimeoutError(f"no assignment was found within {time_limit_s:g} s")
@@ -121,6 +126,20 @@ def _solve_over(
     x = np.zeros(objective.size)
     x[kept] = result.x
     return Solution(x, 0.0 if result.status == _OPTIMAL else max(float(result.mip_gap), 1e-12))
+
+
+@contextmanager
+def _silent_solver() -> Iterator[None]:
+    """Drop what HiGHS prints past its own switch: stdout is the command's result."""
+    sys.stdout.flush()
+    saved = os.dup(1)
+    try:
+        with Path(os.devnull).open("wb") as nowhere:
+            os.dup2(nowhere.fileno(), 1)
+        yield
+    finally:
+        os.dup2(saved, 1)
+        os.close(saved)
 
 
 def _matrix(rows: Sequence[tuple[Row, float]], columns: int) -> tuple[csr_array, FloatArray]:
