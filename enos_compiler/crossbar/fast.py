@@ -9,7 +9,7 @@ oneDNN's quantised convolution, whose rescaling to eight bits *is* the converter
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from math import ceil
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,6 +17,7 @@ import numpy as np
 
 from enos_compiler.crossbar.blocks import digit_widths
 from enos_compiler.crossbar.converters import code_limits
+from enos_compiler.crossbar.fastint8 import QuantizedConvolution, exact_here
 from enos_compiler.crossbar.fastnoise import NormalStream, RowPower
 from enos_compiler.crossbar.integer import (
     IntegerMatrix,
@@ -48,7 +49,7 @@ class _Block:
     """Largest sum of a column's absolute levels."""
     level: float
     """Largest absolute level."""
-    packed: dict[tuple[int, ...], Any] = field(default_factory=dict)
+    quantized: QuantizedConvolution | None = None
 
 
 class FastConvolution:
@@ -178,15 +179,11 @@ class FastConvolution:
 
     def _best_backend(self) -> Backend:
         """int8 where levels, digits and the pairwise sums of the processor's product fit."""
-        import torch
-
         exact = all(bool((w == w.round()).all()) for w in (self._levels(b) for b in self.blocks))
         top = max(b.level for b in self.blocks)
         fits = exact and not self.signed_inputs and top <= 127 and self._digit_top <= 255
-        pairs = 2 * top * self._digit_top <= 32767 or torch.cpu._is_vnni_supported()
         reach = max(b.reach for b in self.blocks) * self._digit_top < EXACT_FLOAT32
-        known = hasattr(torch.ops.onednn, "qconv2d_pointwise")
-        return "int8" if fits and pairs and reach and known else "float"
+        return "int8" if fits and reach and exact_here(int(top), self._digit_top) else "float"
 
     def _levels(self, block: _Block) -> Tensor:
         """Integer levels of a block: the weights without the steps."""
@@ -281,22 +278,13 @@ class FastConvolution:
         """Int8 convolution of oneDNN: column sums in ADC steps, rounded and clipped to `kind`."""
         import torch
 
-        shape = self.shape
-        stride, dilation = list(shape.stride), list(shape.dilation)
-        key = tuple(x.shape)
-        if key not in block.packed:
-            scales = torch.exp2(-self._steps_per_channel())
-            levels = self._levels(block).to(torch.int8)
-            packed = torch.ops.onednn.qconv_prepack(
-                levels, scales, 1.0, 0, stride, padding, dilation, shape.g, list(x.shape)
+        if block.quantized is None:
+            shape = self.shape
+            levels, scales = self._levels(block), torch.exp2(-self._steps_per_channel())
+            block.quantized = QuantizedConvolution(
+                levels, scales, shape.stride, padding, shape.dilation, shape.g
             )
-            block.packed[key] = (packed, scales, torch.zeros(len(levels), dtype=torch.int32))
-        packed, scales, zeros = block.packed[key]
-        out: Tensor = torch.ops.onednn.qconv2d_pointwise(
-            *(x, 1.0, 0, packed, scales, zeros, None, stride, padding, dilation, shape.g),
-            *(1.0, 0, kind, "none", [], ""),
-        )
-        return out
+        return block.quantized(x, kind)
 
     def _codes(self, block: _Block, x: Tensor, padding: list[int]) -> Tensor:
         """Codes of one block, (K * N, G * parts * S * M', P, Q)."""

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from enos_compiler.crossbar.cellnoise import CellNoise
 from enos_compiler.crossbar.convolution import unfold
 from enos_compiler.crossbar.fast import FastConvolution
+from enos_compiler.crossbar.fastint8 import exact_here
 from enos_compiler.crossbar.fastnoise import NormalStream
 from enos_compiler.crossbar.integer import Stored, calibrate_steps, read, store
 from enos_compiler.crossbar.nonideal import NonIdealities, make_device
@@ -120,6 +121,8 @@ def test_the_quantised_convolution_is_the_converter(cell_bits: int, digit_bits: 
     steps = tuple(1 + e for e in calibrate_steps(matrix, columns[:, ::5], 7))
     plain = read(matrix, columns, 7, steps_log2=steps).reshape(8, 2, 8, 8).transpose(1, 0, 2, 3)
     fast = FastConvolution([matrix], shape, 7, steps_log2=steps, shortcut=False)
+    if not exact_here(127, 127):
+        pytest.skip("this build of torch has no quantised convolution that is exact here")
     assert fast.backend == "int8"
     assert np.array_equal(fast(torch.from_numpy(x)).numpy().astype(np.int64), plain)
 
