@@ -261,9 +261,6 @@ def main() -> None:
         for name in LIMITS
     }
     result = {**figures, **errors, "float32_ms": min(times["float32"]) * 1e3}
-    result["int8"] = float(
-        all(p.product.backend == "int8" for p in [networks["sliced_ratio"].first])
-    )
     for name, value in result.items():
         limit = f"  (limit {LIMITS[name]})" if name in LIMITS else ""
         sys.stdout.write(f"{name:26s} {value:10.4f}{limit}\n")
