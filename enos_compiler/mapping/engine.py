@@ -104,6 +104,7 @@ def _compiled() -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # loading from the cache imports the functions' module by its name
     spec.loader.exec_module(module)
+    module.advance_axis = module.advance_axis_compiled  # type: ignore[attr-defined]
     for function in kernel.FUNCTIONS:
         setattr(module, function, numba.njit(cache=True)(getattr(module, function)))
     return module

@@ -32,6 +32,14 @@ def advance_axis(table: Any, size: int, exponent: int, stride: int) -> None:
         view[:, k, :] = np.minimum(view[:, k, :], view[:, k + 1, :])
 
 
+def advance_axis_compiled(table: Any, size: int, exponent: int, stride: int) -> None:
+    """The same in the form that compiles to the shorter code; takes its place when compiled."""
+    for block in range(0, size, (exponent + 1) * stride):
+        for i in range(block + exponent * stride - 1, block - 1, -1):
+            if table[i + stride] < table[i]:
+                table[i] = table[i + stride]
+
+
 def advance_dim(
     table: Any, dim: int, low: int, high: int, room: Any, axes: Any, factors: Any
 ) -> Any:
@@ -222,7 +230,33 @@ def local_tiles(q: Any, inner: Any, index: Any, lattice: Any, tiles: Any, price:
     return values, room, feasible, fills, extent
 
 
-def finish(at: Any, state: Any, top: int, ratios: Any, moves: Any, local: Any, prices: Any) -> Any:
+def best_slides(at: Any, first: int, top: int, moves: Any, local: Any) -> Any:
+    """Pending cost of inputs where the next level's loops take all the rest.
+
+    Args:
+        at: nodes.
+        first: lowest pending level; negative where nothing is pending.
+        top: level below the loops.
+        moves: (rows or columns that one iteration moves, iterations) by P, Q, R, S and node.
+        local: (fills, extent), see `slid_inputs`.
+
+    Returns:
+        Without sliding; with P or Q first at best; with R or S first at best.
+    """
+    step, rest = moves
+    plain = pending_inputs(at, first, top, local[0])
+    by_p = plain.copy()
+    by_r = plain.copy()
+    if first >= 0 and step[0, 0] > 0:
+        for k in range(2):
+            slid = slid_inputs(at, first, top, k, step[k][at], rest[k][at], local)
+            by_p = np.minimum(by_p, slid)
+            slid = slid_inputs(at, first, top, k, step[2 + k][at], rest[2 + k][at], local)
+            by_r = np.minimum(by_r, slid)
+    return plain, by_p, by_r
+
+
+def finish(at: Any, state: Any, top: int, ratios: Any, slid: Any, prices: Any) -> Any:
     """Cost from nodes `at` of the level below the outermost one, whose loops take all the rest.
 
     Args:
@@ -230,29 +264,19 @@ def finish(at: Any, state: Any, top: int, ratios: Any, moves: Any, local: Any, p
         state: pending level of each tensor.
         top: the level below the outermost.
         ratios: irr(q) / irr(x) of each tensor by node.
-        moves: (rows or columns that one iteration moves, iterations) by P, Q, R, S and node.
-        local: (fills, extent), see `slid_inputs`.
+        slid: pending cost of inputs, see `best_slides`.
         prices: (Weights, unfinished Outputs, finished Outputs), by level.
     """
     ratio_w, ratio_i, ratio_o = ratios
-    step, rest = moves
     price_w, price_o, final_o = prices
+    _, by_p, by_r = slid
     w_done = pending_sum(state[0], top, price_w)
     o_done = pending_sum(state[2], top, final_o)
     w = w_done * ratio_w[at]
     o = pending_outputs(state[2], top, price_o, final_o, ratio_o[at])
-    i = pending_inputs(at, state[1], top, local[0])
-    i_w = i.copy()
-    i_o = i.copy()
-    if state[1] >= 0:
-        for k in range(2):
-            slid = slid_inputs(at, state[1], top, k, step[k][at], rest[k][at], local)
-            i_w = np.minimum(i_w, slid)
-            slid = slid_inputs(at, state[1], top, k, step[2 + k][at], rest[2 + k][at], local)
-            i_o = np.minimum(i_o, slid)
-    run_w = w_done + o + i_w
-    run_o = w + o_done + i_o
-    run_i = w + o + np.minimum(i_w, i_o) / ratio_i[at]
+    run_w = w_done + o + by_p
+    run_o = w + o_done + by_r
+    run_i = w + o + np.minimum(by_p, by_r) / ratio_i[at]
     return np.minimum(run_w, np.minimum(run_o, run_i))
 
 
@@ -281,8 +305,12 @@ def beyond(
     price_w, price_o, final_o = prices
     level = cur + 1
     everything = np.arange(room.shape[0])
-    after = table[level, fresh[level]].copy()
-    for d in range(8):
+    start = table[level, fresh[level]].copy()
+    for d in (0, 1, 2, 3):
+        if not free[tensor, d]:
+            start = advance_dim(start, d, low[level, d], high[level, d], room, axes, factors)
+    after = start.copy()
+    for d in (4, 5, 6, 7):
         if not free[tensor, d]:
             after = advance_dim(after, d, low[level, d], high[level, d], room, axes, factors)
     if tensor == 0:
@@ -295,9 +323,9 @@ def beyond(
         if first >= 0 and step[0, 0] > 0:
             for k in range(4):
                 # a loop over P, Q, R or S comes first: successive tiles overlap
-                after = table[level, fresh[level]].copy()
-                for d in range(8):
-                    if d != 2 and d != 4 + k:
+                after = start.copy()
+                for d in (4, 5, 6, 7):
+                    if d != 4 + k:
                         after = advance_dim(
                             after, d, low[level, d], high[level, d], room, axes, factors
                         )
@@ -388,11 +416,15 @@ def solve(
                 rest[k] = room[:, 4 + k].astype(np.float64)
         moves = (step, rest)
         if level == top and not must and np.all(high[level] >= room[0]):
-            for j in range(counts[cur]):
-                done = finish(at, states[cur, j], cur, ratios, moves, local, prices)
-                table[cur, j][at] = np.minimum(
-                    table[cur, j][at], done + table[top, fresh[top], size - 1]
-                )
+            paid = table[top, fresh[top], size - 1]
+            for first in range(-1, cur + 1):
+                if not np.any(states[cur, : counts[cur], 1] == first):
+                    continue
+                inputs = best_slides(at, first, cur, moves, local)
+                for j in range(counts[cur]):
+                    if states[cur, j, 1] == first:
+                        done = finish(at, states[cur, j], cur, ratios, inputs, prices)
+                        table[cur, j][at] = np.minimum(table[cur, j][at], done + paid)
             continue
         for tensor in range(3):
             for first in range(-1, cur + 1):
@@ -539,7 +571,8 @@ def first_bound(
         (room[:, 3] * room[:, 6] * room[:, 7]).astype(np.float64),
     )
     at = np.arange(size)
-    costs = finish(at, state, last, ratios, (step, rest), (fills, extent), prices)
+    inputs = best_slides(at, state[1], last, (step, rest), (fills, extent))
+    costs = finish(at, state, last, ratios, inputs, prices)
     return float(costs.min())
 
 
@@ -554,6 +587,7 @@ FUNCTIONS = (
     "outer_index",
     "coincidences",
     "local_tiles",
+    "best_slides",
     "finish",
     "beyond",
     "solve",
