@@ -11,6 +11,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: the commands do the same
+
 
 @pytest.fixture(scope="session")
 def shared() -> Path:

@@ -45,6 +45,8 @@ def run(command: Callable[[Sequence[str]], None], arguments: Sequence[str] | Non
     Returns:
         0 done, 1 failed with one message, 2 wrong usage.
     """
+    # Threads that spin while they wait stall each other on a machine that does anything else.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     words = list(sys.argv[1:] if arguments is None else arguments)
     verbose = "-v" in words or "--verbose" in words
     try:

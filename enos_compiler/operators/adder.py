@@ -41,7 +41,6 @@ class Adder:
     name: ClassVar[str] = "adder"
     needs_training: ClassVar[bool] = True
     weight_bits: ClassVar[tuple[int, ...]] = (2, 3, 4, 5, 6, 7, 8)
-    output_unit_from_input: ClassVar[bool] = True
 
     def refusal(self, layer: Layer, *, signed_input: bool) -> str | None:  # noqa: ARG002 - contract
         """Return why the operator does not take the layer: it has no training and no ONNX form."""

@@ -42,7 +42,6 @@ class SingleSum(ABC):
     name: ClassVar[str]
     needs_training: ClassVar[bool] = True
     weight_bits: ClassVar[tuple[int, ...]] = (1,)
-    output_unit_from_input: ClassVar[bool] = True
     reads: ClassVar[Reads] = "code"
 
     @abstractmethod

@@ -48,7 +48,6 @@ class TwoSums(ABC):
     name: ClassVar[str]
     needs_training: ClassVar[bool] = True
     weight_bits: ClassVar[tuple[int, ...]] = (2, 3, 4, 5, 6, 7, 8)
-    output_unit_from_input: ClassVar[bool] = True
     signed_magnitude: ClassVar[bool]
     """Whether the sum of input signs takes signed weights (ef) or magnitudes (mf)."""
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from enos_compiler.semantics.quantizer import EXACT_FLOAT32
+from enos_compiler.semantics.threads import one_thread
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -68,7 +69,8 @@ def uniform_codes(
     rows = weight.to(torch.float32).flatten(1)
     step = max(1, _CHUNK_ELEMENTS // max(1, rows.shape[1]))
     starts = range(0, rows.shape[0], step)
-    found = [_least_squares(rows[start : start + step], bits, limit) for start in starts]
+    with one_thread():
+        found = [_least_squares(rows[start : start + step], bits, limit) for start in starts]
     mantissa = torch.cat([m for m, _ in found]).to(torch.float64)
     exponent = torch.cat([e for _, e in found]).to(torch.float64)
     return round_to_codes(weight, bits, mantissa, exponent), mantissa, exponent

@@ -29,7 +29,6 @@ class Xnor(SingleSum):
     """
 
     name: ClassVar[str] = "xnor"
-    output_unit_from_input: ClassVar[bool] = False
     reads: ClassVar[Reads] = "sign"
 
     def refusal(self, layer: Layer, *, signed_input: bool) -> str | None:

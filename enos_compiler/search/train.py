@@ -26,6 +26,7 @@ from enos_compiler.search.checkpoint import (
     save,
 )
 from enos_compiler.search.evaluate import evaluate, module_predictor
+from enos_compiler.semantics.threads import one_thread
 
 if TYPE_CHECKING:
     from enos_compiler.frontend.data import Data
@@ -122,15 +123,12 @@ class Trainer:
 
     def run(self) -> list[EpochRecord]:
         """Train to the end, from the checkpoint where there is one; return all epochs' records."""
-        threads = torch.get_num_threads()
-        if self.settings.single_thread:
-            torch.set_num_threads(1)
-        try:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(self.settings.seed)
-                self._run()
-        finally:
-            torch.set_num_threads(threads)
+        with (
+            one_thread(wanted=self.settings.single_thread),
+            torch.random.fork_rng(devices=[]),
+        ):
+            torch.manual_seed(self.settings.seed)
+            self._run()
         return self.history
 
     def _run(self) -> None:
