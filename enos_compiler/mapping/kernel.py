@@ -344,6 +344,104 @@ def beyond(
     return out
 
 
+def fill_level(
+    tensor: int,
+    first: int,
+    cur: int,
+    at: Any,
+    table: Any,
+    automaton: Any,
+    limits: Any,
+    grid: Any,
+    ratios: Any,
+    moves: Any,
+    local: Any,
+    prices: Any,
+    slides: bool,
+) -> None:
+    """Lower the costs of level `cur` by nests that run `tensor`'s free dimensions innermost.
+
+    Args:
+        tensor: whose free dimensions begin the loops of level cur + 1.
+        first: its lowest pending level.
+        cur: level below the loops.
+        at: nodes that fit there.
+        table: costs by level, state and node; changed in place.
+        automaton: see `solve`, like `limits` and `prices`.
+        limits: see `solve`.
+        grid: (room, axes, factors), see `advance_dim`.
+        ratios: irr(q) / irr(x) of each tensor by node.
+        moves: see `best_slides`, like `local`.
+        local: see `best_slides`.
+        prices: see `solve`.
+        slides: whether input tiles can overlap.
+    """
+    states, counts, _, carry, fresh = automaton
+    free, low, high = limits
+    room, axes, factors = grid
+    ratio_w, _, ratio_o = ratios
+    price_w, price_o, final_o = prices
+    step, _ = moves
+    fills, _ = local
+    level = cur + 1
+    end_of_run = beyond(
+        tensor,
+        first,
+        cur,
+        table,
+        (carry, fresh),
+        limits,
+        grid,
+        ratios,
+        moves,
+        local,
+        prices,
+    )
+    run = end_of_run.copy()
+    for d in range(8):
+        if free[tensor, d]:
+            run = advance_dim(run, d, low[level, d], high[level, d], room, axes, factors)
+    for j in range(counts[cur]):
+        if states[cur, j, tensor] != first:
+            continue
+        others = np.zeros(at.shape[0])
+        if tensor != 0:
+            others += pending_sum(states[cur, j, 0], cur, price_w) * ratio_w[at]
+        if tensor != 2:
+            others += pending_outputs(states[cur, j, 2], cur, price_o, final_o, ratio_o[at])
+        whole = others.copy()
+        if tensor != 1:
+            whole += pending_inputs(at, states[cur, j, 1], cur, fills)
+        table[cur, j][at] = np.minimum(table[cur, j][at], whole + run[at])
+    if tensor == 1 or not slides:
+        return
+    # a loop over P or Q (Weights free), R or S (Outputs free) first: inputs overlap
+    for k in range(tensor, tensor + 2):
+        dim = 4 + k
+        run = end_of_run.copy()
+        for d in range(8):
+            if free[tensor, d] and d != dim:
+                run = advance_dim(run, d, low[level, d], high[level, d], room, axes, factors)
+        for f in range(factors.shape[0]):
+            count = factors[f, 1]
+            if factors[f, 0] != dim or count < low[level, dim] or count > high[level, dim]:
+                continue
+            here = at[room[at, dim] % count == 0]
+            if here.shape[0] == 0:
+                continue
+            onward = run[here + factors[f, 2]]
+            for j in range(counts[cur]):
+                if states[cur, j, tensor] != first or states[cur, j, 1] < 0:
+                    continue
+                if tensor == 0:
+                    other = pending_outputs(states[cur, j, 2], cur, price_o, final_o, ratio_o[here])
+                else:
+                    other = pending_sum(states[cur, j, 0], cur, price_w) * ratio_w[here]
+                slid = slid_inputs(here, states[cur, j, 1], cur, k % 2, step[k][here], count, local)
+                found = slid + other + onward
+                table[cur, j][here] = np.minimum(table[cur, j][here], found)
+
+
 def solve(
     q: Any,
     inner: Any,
@@ -375,9 +473,9 @@ def solve(
     Returns:
         Costs by level, state and node; those of level 0 where its tile may begin.
     """
-    free, low, high = limits
-    states, counts, stay, carry, fresh = automaton
-    price_w, price_o, final_o = prices
+    _, low, high = limits
+    states, counts, stay, _, fresh = automaton
+    price_w, _, final_o = prices
     axes, factors, index = local_lattice(q, lattice)
     values, room, feasible, fills, extent = local_tiles(q, inner, index, lattice, tiles, price_i)
     size = index.shape[0]
@@ -433,76 +531,21 @@ def solve(
                     used = used or states[cur, j, tensor] == first
                 if not used:
                     continue
-                end_of_run = beyond(
+                fill_level(
                     tensor,
                     first,
                     cur,
+                    at,
                     table,
-                    (carry, fresh),
+                    automaton,
                     limits,
                     grid,
                     ratios,
                     moves,
                     local,
                     prices,
+                    slides,
                 )
-                run = end_of_run.copy()
-                for d in range(8):
-                    if free[tensor, d]:
-                        run = advance_dim(
-                            run, d, low[level, d], high[level, d], room, axes, factors
-                        )
-                for j in range(counts[cur]):
-                    if states[cur, j, tensor] != first:
-                        continue
-                    others = np.zeros(at.shape[0])
-                    if tensor != 0:
-                        others += pending_sum(states[cur, j, 0], cur, price_w) * ratio_w[at]
-                    if tensor != 2:
-                        others += pending_outputs(
-                            states[cur, j, 2], cur, price_o, final_o, ratio_o[at]
-                        )
-                    whole = others.copy()
-                    if tensor != 1:
-                        whole += pending_inputs(at, states[cur, j, 1], cur, fills)
-                    table[cur, j][at] = np.minimum(table[cur, j][at], whole + run[at])
-                if tensor == 1 or not slides:
-                    continue
-                # a loop over P or Q (Weights free), R or S (Outputs free) first: inputs overlap
-                for k in range(tensor, tensor + 2):
-                    dim = 4 + k
-                    run = end_of_run.copy()
-                    for d in range(8):
-                        if free[tensor, d] and d != dim:
-                            run = advance_dim(
-                                run, d, low[level, d], high[level, d], room, axes, factors
-                            )
-                    for f in range(factors.shape[0]):
-                        count = factors[f, 1]
-                        if (
-                            factors[f, 0] != dim
-                            or count < low[level, dim]
-                            or count > high[level, dim]
-                        ):
-                            continue
-                        here = at[room[at, dim] % count == 0]
-                        if here.shape[0] == 0:
-                            continue
-                        onward = run[here + factors[f, 2]]
-                        for j in range(counts[cur]):
-                            if states[cur, j, tensor] != first or states[cur, j, 1] < 0:
-                                continue
-                            if tensor == 0:
-                                other = pending_outputs(
-                                    states[cur, j, 2], cur, price_o, final_o, ratio_o[here]
-                                )
-                            else:
-                                other = pending_sum(states[cur, j, 0], cur, price_w) * ratio_w[here]
-                            slid = slid_inputs(
-                                here, states[cur, j, 1], cur, k % 2, step[k][here], count, local
-                            )
-                            found = slid + other + onward
-                            table[cur, j][here] = np.minimum(table[cur, j][here], found)
     return table
 
 
@@ -590,6 +633,7 @@ FUNCTIONS = (
     "best_slides",
     "finish",
     "beyond",
+    "fill_level",
     "solve",
     "first_bound",
 )
