@@ -155,7 +155,7 @@ def test_unknown_kind() -> None:
     text = changed("kind: crossbar", "kind: crosbar")
     assert message(text) == (
         f"chip.yaml:{line_of(text, 'kind: crosbar')}: cores[xbar].kind = 'crosbar' is no kind of "
-        "core\n  try: crossbar (known: crossbar, digital, host, vector)"
+        "core\n  try: crossbar (known: crossbar, digital, host, loop-nest, vector)"
     )
 
 
@@ -198,7 +198,7 @@ def test_unknown_target() -> None:
     with pytest.raises(UsageError) as caught:
         load_target("hybird")
     assert str(caught.value) == (
-        "unknown target `hybird`\n  try: hybrid (known: cim, digital, hybrid)"
+        "unknown target `hybird`\n  try: hybrid (known: cim, digital, eyeriss, hybrid, simba)"
     )
 
 
@@ -213,7 +213,7 @@ def test_a_path_is_accepted(tmp_path: Path) -> None:
     assert load_target(file).name == "mine"
 
 
-@pytest.mark.parametrize("name", ["cim", "digital", "hybrid"])
+@pytest.mark.parametrize("name", ["cim", "digital", "eyeriss", "hybrid", "simba"])
 def test_comments_and_order_do_not_change_the_hash(name: str) -> None:
     text = find_target(name).read_text()
     again = check_target(parse_document("# another comment\n" + text, "x.yaml"))

@@ -1,0 +1,306 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The form of a loop-nest core in a target file, and the machine and mapspace that it states."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from enos_compiler.cores.memory import Array
+from enos_compiler.errors import SpecError
+from enos_compiler.ir.shape import DIMS, TENSORS, Dim, Tensor
+from enos_compiler.mapping.machine import ComputeSpec, Machine, NetworkSpec, StorageLevel
+from enos_compiler.mapping.space import FREE, LevelSpace, MapSpace, Range
+from enos_compiler.spec import Count, NonNegative, Positive, Quantity, Strict, rule_error
+from enos_compiler.spec.target import Name
+
+OUTERMOST = "memory"
+"""Name of the outermost level in nests: the chip's DRAM."""
+RESERVED = ("element", "post", OUTERMOST)
+"""Components of a core that are no storage level of its own."""
+
+
+def _as_ranges(data: Any) -> Any:
+    """Read `[M, C]`, `{M: 4}` and `{M: [1, 4]}` as a range of factors for each dimension."""
+    if isinstance(data, list):
+        return {dim if isinstance(dim, str) else str(dim): FREE for dim in data}
+    if not isinstance(data, dict):
+        return data
+    return {dim: _as_range(dim, limits) for dim, limits in data.items()}
+
+
+def _as_range(dim: Any, limits: Any) -> Range:
+    ends = limits if isinstance(limits, list) else [limits, limits]
+    whole = all(type(end) is int for end in ends)
+    if len(ends) != 2 or not whole or not 1 <= ends[0] <= ends[1]:
+        raise rule_error(f"factors {limits!r} of {dim}", f"{dim}: 4, or {dim}: [1, 4]")
+    return ends[0], ends[1]
+
+
+Ranges = Annotated[
+    dict[Dim, Annotated[tuple[int, int | None], Field(strict=False)]], BeforeValidator(_as_ranges)
+]
+"""Dimensions and the factors that they may have; a plain list leaves the factors free."""
+WordsPerCycle = Positive
+
+
+class WiresSpec(Strict):
+    """The mesh inside a level; one price of distance for every operand, whatever its width."""
+
+    hop_pj: NonNegative
+    """Energy of one operand over one hop."""
+    router_pj: NonNegative | None = None
+    """Energy of one word through one router; none where the wires have no routers."""
+
+
+class ConstraintsSpec(Strict):
+    """What the nests may do at one level."""
+
+    loops: Ranges | None = None
+    """Dimensions with temporal loops at this level; all where absent."""
+    spread_x: Ranges | None = None
+    """Dimensions spread over the columns inside this level; all where absent."""
+    spread_y: Ranges | None = None
+
+
+class LevelSpec(ConstraintsSpec):
+    """One storage level of the core; quantities are per instance and in words."""
+
+    name: Name
+    keeps: Annotated[list[Tensor], Field(min_length=1)]
+    instances: Count
+    columns: Count
+    """Columns in which the instances lie; rows = instances / columns."""
+    word_bits: Count
+    entries: Count
+    """Capacity in words."""
+    block_words: Count
+    """Words that one access moves."""
+    cluster_size: Count | None = None
+    """Instances that share one access; 1 where absent."""
+    multiple_buffering: Count | None = None
+    """Copies of a tile that the capacity must hold; 1 where absent."""
+    read_words_per_cycle: WordsPerCycle | None = None
+    write_words_per_cycle: WordsPerCycle | None = None
+    words_per_cycle: WordsPerCycle | None = None
+    """Limit of reads and writes together."""
+    read_pj: NonNegative
+    """Energy of reading one block."""
+    fill_pj: NonNegative
+    """Energy of writing one block that comes from outside."""
+    update_pj: NonNegative
+    """Energy of writing one block that comes from inside."""
+    address_pj: NonNegative | None = None
+    """Energy of generating one address; free where absent."""
+    area_um2: NonNegative
+    """Area of one instance."""
+    adds_sums: bool = True
+    """Whether arriving partial sums are added here; if not, each is sent back to be added."""
+    wires: WiresSpec | None = None
+
+
+class ElementSpec(Strict):
+    """The multiply-accumulate elements."""
+
+    instances: Count
+    columns: Count
+    operand_bits: Count
+    """Widest input or weight that an element takes."""
+    operator_pj: Annotated[dict[str, Positive], Field(min_length=1)]
+    """Energy of one tap by operator; the core takes the operators that stand here."""
+    area_um2: NonNegative
+    """Area of one element."""
+
+
+class OutermostSpec(ConstraintsSpec):
+    """How nests see the chip's DRAM; its prices and access width stand in `memories:`."""
+
+    word_bits: Count
+    read_words_per_cycle: WordsPerCycle | None = None
+    """Where a direction has a limit of its own; else the memory's bandwidth is shared."""
+    write_words_per_cycle: WordsPerCycle | None = None
+
+
+class LoopNestSpec(Strict):
+    """A digital core described by its storage hierarchy; the mapper finds each layer's nest."""
+
+    objective: Literal["energy", "latency", "edp"] = "energy"
+    """What mappings minimise."""
+    counting: Literal["reference", "plain", "exact"] = "reference"
+    """The rule that events are counted by; see `enos_compiler.mapping.count`."""
+    partial_sums: Literal["exact", "output"] = "exact"
+    """Width of unfinished outputs: their own, or that of output codes as in public tables."""
+    packing_bits: Count
+    """Codes are packed in units of this width and straddle none; a wider one takes several."""
+    element: ElementSpec
+    levels: Annotated[list[LevelSpec], Field(min_length=1)]
+    """Innermost first."""
+    outermost: OutermostSpec
+
+    @model_validator(mode="after")
+    def _is_a_machine(self) -> LoopNestSpec:
+        names = [level.name for level in self.levels]
+        for name in names:
+            if names.count(name) > 1 or name in RESERVED:
+                raise rule_error(
+                    f"a level named {name}, which is taken",
+                    f"a name of its own for each level, none of {', '.join(RESERVED)}",
+                )
+        unit = self.packing_bits.value
+        words = [level.word_bits.value for level in self.levels]
+        for word in (*words, self.outermost.word_bits.value):
+            if word % unit:
+                raise rule_error(
+                    f"word_bits = {word}, no multiple of packing_bits = {unit}",
+                    f"words of {unit} bits, or twice that",
+                )
+        try:
+            inner_machine("core", self)
+        except SpecError as error:
+            place = f" at {error.place}" if error.place not in (None, "core") else ""
+            raise rule_error(error.message + place, error.remedy or "whole fan-outs") from error
+        return self
+
+
+def packed_bits(bits: int, unit: int) -> int:
+    """Return the width that a code takes when packed in units of `unit` bits.
+
+    floor(unit / bits) codes share a unit, none straddles it; a code wider than a unit takes whole
+    units. A word of several units then holds as many codes as its units do.
+    """
+    if bits > unit:
+        return -(-bits // unit) * unit
+    return unit // (unit // bits)
+
+
+def inner_machine(name: str, spec: LoopNestSpec) -> Machine:
+    """Return the elements and the core's own levels.
+
+    Raises:
+        SpecError: a mesh that is no rectangle, or that does not divide the one inside it.
+    """
+    compute = ComputeSpec(
+        instances=int(spec.element.instances.value),
+        mesh_x=int(spec.element.columns.value),
+        energy_pj=0.0,
+        name="element",
+        area_um2=float(spec.element.area_um2.value),
+    )
+    return Machine(name, compute, tuple(_level(level) for level in spec.levels))
+
+
+def build_machine(name: str, spec: LoopNestSpec, dram: Array, bits_per_cycle: int) -> Machine:
+    """Return the machine that nests are counted on, the chip's DRAM outermost.
+
+    Its elements have no energy: each operator has its own, see `with_operator`.
+
+    Raises:
+        SpecError: words or bandwidths that the DRAM does not have.
+    """
+    inner = inner_machine(name, spec)
+    return Machine(
+        name, inner.compute, (*inner.levels, _outermost(name, spec, dram, bits_per_cycle))
+    )
+
+
+def with_operator(machine: Machine, spec: LoopNestSpec, operator: str) -> Machine:
+    """Return the machine with the energy that one tap of an operator takes in an element."""
+    energy = float(spec.element.operator_pj[operator].value)
+    return replace(machine, compute=replace(machine.compute, energy_pj=energy))
+
+
+def _outermost(name: str, spec: LoopNestSpec, dram: Array, bits_per_cycle: int) -> StorageLevel:
+    word = int(spec.outermost.word_bits.value)
+    read, write = spec.outermost.read_words_per_cycle, spec.outermost.write_words_per_cycle
+    if dram.word_bits % word:
+        raise SpecError(
+            f"{name}.outermost.word_bits = {word} does not divide the {dram.word_bits} bits of an "
+            f"access of {dram.owner}",
+            place=f"core {name}",
+            remedy=f"words of {dram.word_bits} bits",
+        )
+    each_way = read is not None and write is not None
+    asked = word * (_real(read) + _real(write))
+    if (read is None) != (write is None) or asked > bits_per_cycle:
+        raise SpecError(
+            f"{name}.outermost asks for {asked:g} bits per cycle, {dram.owner} moves "
+            f"{bits_per_cycle}, reads and writes together",
+            place=f"core {name}",
+            remedy="both directions within the memory's bandwidth, or neither",
+        )
+    return StorageLevel(
+        name=OUTERMOST,
+        word_bits=word,
+        block_size=dram.word_bits // word,
+        read_bandwidth=_real(read) if each_way else None,
+        write_bandwidth=_real(write) if each_way else None,
+        shared_bandwidth=None if each_way else bits_per_cycle / word,
+        reduction_supported=False,
+        read_pj=float(dram.spec.read_pj.value),
+        fill_pj=float(dram.spec.write_pj.value),
+        update_pj=float(dram.spec.write_pj.value),
+    )
+
+
+def build_space(machine: Machine, spec: LoopNestSpec) -> MapSpace:
+    """Return the nests that the core may use."""
+    every: Ranges = dict.fromkeys(DIMS, FREE)
+    own: list[tuple[ConstraintsSpec, Sequence[Tensor]]] = [(lv, lv.keeps) for lv in spec.levels]
+    levels = []
+    for i, (level, keeps) in enumerate([*own, (spec.outermost, TENSORS)]):
+        columns, rows = machine.fanout(i)
+        loops = every if level.loops is None else level.loops
+        levels.append(
+            LevelSpace(
+                keep=frozenset(map(str, keeps)),
+                temporal={dim: loops.get(dim, (1, 1)) for dim in DIMS},
+                spatial_x=_spread(level.spread_x, columns),
+                spatial_y=_spread(level.spread_y, rows),
+            )
+        )
+    return MapSpace(tuple(levels))
+
+
+def _spread(ranges: Ranges | None, children: int) -> dict[str, Range]:
+    if children == 1:
+        return {}
+    return {str(d): r for d, r in (dict.fromkeys(DIMS, FREE) if ranges is None else ranges).items()}
+
+
+def _level(level: LevelSpec) -> StorageLevel:
+    wires = level.wires
+    return StorageLevel(
+        name=level.name,
+        instances=int(level.instances.value),
+        mesh_x=int(level.columns.value),
+        word_bits=int(level.word_bits.value),
+        entries=int(level.entries.value),
+        block_size=int(level.block_words.value),
+        cluster_size=int(level.cluster_size.value) if level.cluster_size else 1,
+        read_bandwidth=_limit(level.read_words_per_cycle),
+        write_bandwidth=_limit(level.write_words_per_cycle),
+        shared_bandwidth=_limit(level.words_per_cycle),
+        multiple_buffering=float(level.multiple_buffering.value) if level.multiple_buffering else 1,
+        reduction_supported=level.adds_sums,
+        keeps=frozenset(map(str, level.keeps)),
+        read_pj=float(level.read_pj.value),
+        fill_pj=float(level.fill_pj.value),
+        update_pj=float(level.update_pj.value),
+        address_pj=_real(level.address_pj),
+        area_um2=float(level.area_um2.value),
+        network=NetworkSpec(
+            energy_per_hop_pj=float(wires.hop_pj.value) if wires else 0.0,
+            router_energy_pj=_real(wires.router_pj) if wires else 0.0,
+        ),
+    )
+
+
+def _limit(quantity: Quantity[Any] | None) -> float | None:
+    return None if quantity is None else float(quantity.value)
+
+
+def _real(quantity: Quantity[Any] | None) -> float:
+    return 0.0 if quantity is None else float(quantity.value)
