@@ -8,10 +8,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 ROOT = Path(__file__).parents[1]
 
+pytest_plugins = ("search_fixtures",)
+
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: the commands do the same
+
+# A change is judged by the same examples each time; away from CI hypothesis looks for new ones.
+settings.register_profile("ci", derandomize=True)
+if "CI" in os.environ:
+    settings.load_profile("ci")
 
 
 @pytest.fixture(scope="session")

@@ -26,14 +26,14 @@ def run(user: UserModel, *passes: Pass, allow_float: bool = False) -> Network:
     return Pipeline(passes).run(trace(user), context)
 
 
-def test_ranges_come_from_training_images_where_there_are_some() -> None:
+def test_ranges_come_from_training_images_where_they_are_asked_for() -> None:
     images = [(torch.full((3,), float(i)), 0) for i in range(200)]
     user = UserModel.from_module(nn.Linear(3, 2), (torch.zeros(4, 3),), data={"train": images})
-    network = run(user, Canonicalize(), Calibrate())
+    network = run(user, Canonicalize(), Calibrate(images=128))
     assert network.facts == {"shaped", "calibrated"}
     assert network.values[network.inputs[0]].range == (0.0, 127.0)
     assert network.sections["calibrate"] == {"source": "training images", "images": 128}
-    network = run(user, Canonicalize(), Calibrate(images=0))
+    network = run(user, Canonicalize(), Calibrate())
     assert network.values[network.inputs[0]].range == (0.0, 0.0)
     assert network.sections["calibrate"] == {"source": "example inputs", "images": 4}
 
@@ -43,7 +43,7 @@ def test_training_images_are_not_opened_where_none_are_wanted() -> None:
         raise AssertionError
 
     user = UserModel.from_module(nn.Linear(3, 2), (torch.zeros(4, 3),), data={"train": never})
-    run(user, Canonicalize(), Calibrate(images=0))
+    run(user, Canonicalize(), Calibrate())
 
 
 def test_a_negative_number_of_images_is_refused() -> None:
