@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from enos_compiler.cores.baseline import details
+from enos_compiler.cores.pricing import details
 from enos_compiler.ir.network import Fact, Network
 from enos_compiler.pipeline import Context, Pass
 
@@ -21,6 +21,6 @@ class MapCim(Pass):
 
     def run(self, network: Network, context: Context) -> Network:
         """Return the network with a placement per layer on a crossbar core."""
-        found = details(network, context.target, kind="crossbar")
+        found = details(network, context.target, on_crossbars=True)
         layers = {n: replace(network.layers[n], placement=detail) for n, detail in found.items()}
         return network.with_layers(layers).with_section(self.name, {"layers": found})

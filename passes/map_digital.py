@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Attach the loop nests of layers on digital cores."""
+"""Attach the loop nests of layers on digital cores, of whatever kind."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from enos_compiler.cores.baseline import details
+from enos_compiler.cores.pricing import details
 from enos_compiler.ir.network import Fact, Network
 from enos_compiler.pipeline import Context, Pass
 
@@ -21,6 +21,6 @@ class MapDigital(Pass):
 
     def run(self, network: Network, context: Context) -> Network:
         """Return the network with a mapping per layer on a digital core."""
-        found = details(network, context.target, kind="digital")
+        found = details(network, context.target, on_crossbars=False)
         layers = {n: replace(network.layers[n], mapping=detail) for n, detail in found.items()}
         return network.with_layers(layers).with_section(self.name, {"layers": found})

@@ -155,11 +155,8 @@ def totals(items: Items, target: Target, makespan_ns: float) -> Totals:
 
 def pays_for_weights(network: Network, layer: Layer) -> bool:
     """Return whether the layer is the first that holds its weights: residency counts once."""
-    if not layer.weight_key:
-        return True
-    return layer.name == next(
-        other.name for other in network.layers.values() if other.weight_key == layer.weight_key
-    )
+    first = next(other for other in network.layers.values() if other.tie == layer.tie)
+    return layer.name == first.name
 
 
 def _edges(network: Network, target: Target) -> tuple[EdgeItem, ...]:

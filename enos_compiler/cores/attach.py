@@ -9,7 +9,7 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from enos_compiler.cores.base import Core, CoreCost
-from enos_compiler.cores.baseline import homes_of
+from enos_compiler.cores.pricing import baseline_offers, homes_of, reads_signed
 from enos_compiler.errors import RefusalError
 from enos_compiler.ir.choice import Bits, Choice, Refusal
 from enos_compiler.ir.network import Layer, Network
@@ -95,10 +95,11 @@ def _with_choices(
 ) -> Layer:
     operators, widths, cores = tuple(request.operators), request.widths, dict(target.cores)
     if layer.first_or_last and not request.first_last_free:
-        core = target.baseline_core(layer)
-        if core is None:
+        baseline = baseline_offers(network, layer, target)
+        if not baseline:
             notes.append(f"{layer.name}: no core takes mac at 8/8 bits, so it is free")
         else:
+            core = baseline[0].core
             operators, cores = ("mac",), {core: target.cores[core]}
             widths = tuple(dict.fromkeys(b._replace(weight=FIRST_LAST_WEIGHT_BITS) for b in widths))
     found = list(_offers(network, layer, cores, operators, widths))
@@ -130,15 +131,9 @@ def _offers(
     if layer.output in network.outputs and not network.consumers(layer.output):
         widest = max(b.output for b in widths)
         widths = tuple(b for b in widths if b.output == widest)
-    signed = any(is_signed(network, value) for value in layer.inputs)
+    signed = reads_signed(network, layer)
     for core in cores.values():
         yield from core.choices(layer, operators, widths, signed_input=signed)
-
-
-def is_signed(network: Network, value: str) -> bool:
-    """Tell whether a value's calibrated range reaches below zero; unknown ranges count as so."""
-    extremes = network.values[value].range
-    return extremes is None or extremes[0] < 0
 
 
 def _refused(layer: Layer, refusals: tuple[Refusal, ...]) -> RefusalError:

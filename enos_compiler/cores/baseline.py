@@ -5,19 +5,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from enos_compiler.cores.accounting import energy_pj
-from enos_compiler.cores.base import Homes
-from enos_compiler.ir.choice import Bits, Choice, Refusal
-from enos_compiler.ir.network import Home, Layer, Network
-from enos_compiler.semantics.widths import SUM_BITS, leaves_as_sums
+from enos_compiler.cores.pricing import BASELINE_BITS, baseline_offers, cost_of
+from enos_compiler.ir.choice import Choice
+from enos_compiler.ir.network import Layer, Network
 
 if TYPE_CHECKING:
-    from enos_compiler.cores.base import CoreCost
     from enos_compiler.cores.target import Target
-
-BASELINE_BITS = Bits(8, 8, 8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,33 +22,6 @@ class Baseline:
 
     network: Network
     name: str
-
-
-def homes_of(network: Network, layer: Layer) -> Homes:
-    """Return where a layer's operands rest; a sum that leaves the network has 32 bits.
-
-    Raises:
-        ValueError: a value has no home yet.
-    """
-    return Homes(
-        tuple(_home(network, value) for value in layer.inputs),
-        _home(network, layer.output),
-        SUM_BITS if leaves_as_sums(network, layer.output) else None,
-    )
-
-
-def cost_of(network: Network, layer: Layer, choice: Choice, target: Target) -> CoreCost:
-    """Return what a choice costs, attached or not, with the mapping or placement behind it."""
-    return target.cores[choice.core].cost(layer, choice, homes_of(network, layer))
-
-
-def details(network: Network, target: Target, kind: str) -> dict[str, Mapping[str, Any]]:
-    """Return the mapping or placement of each layer that is assigned to a core of one kind."""
-    return {
-        layer.name: cost_of(network, layer, layer.choice, target).detail
-        for layer in network.layers.values()
-        if layer.choice is not None and target.cores[layer.choice.core].kind == kind
-    }
 
 
 def baseline(network: Network, target: Target) -> Baseline:
@@ -67,7 +36,7 @@ def baseline(network: Network, target: Target) -> Baseline:
     upgrades: list[Upgrade] = []
     fallen_back = False
     for key, tied in _by_weights(network).items():
-        offers = _first_mac(network, tied[0], target)
+        offers = baseline_offers(network, tied[0], target)
         if offers:
             chosen[key], better = _options(network, tied, offers, target)
             upgrades += better
@@ -82,10 +51,10 @@ def baseline(network: Network, target: Target) -> Baseline:
             for resource, n in wanted.items():
                 left[resource] -= n
     layers = {
-        layer.name: _with_choice(network, layer, chosen[layer.weight_key or layer.name], target)
+        layer.name: _with_choice(network, layer, chosen[layer.tie], target)
         for layer in network.layers.values()
     }
-    vectors = {name: replace(v, bits=8) for name, v in network.vectors.items()}
+    vectors = {name: replace(v, bits=BASELINE_BITS.output) for name, v in network.vectors.items()}
     assigned = network.with_layers(layers).with_vectors(vectors)
     return Baseline(assigned, _name(assigned, target, fallen_back=fallen_back))
 
@@ -104,7 +73,7 @@ def _by_weights(network: Network) -> dict[str, list[Layer]]:
     """Return the layers by weight key, or by name where they have no weights."""
     groups: dict[str, list[Layer]] = {}
     for layer in network.layers.values():
-        groups.setdefault(layer.weight_key or layer.name, []).append(layer)
+        groups.setdefault(layer.tie, []).append(layer)
     return groups
 
 
@@ -125,27 +94,12 @@ def _options(
     first = min(plain, key=lambda c: (price[c], c))
     if not uses[best]:
         return first, []
-    key = tied[0].weight_key or tied[0].name
+    key = tied[0].tie
     return first, [Upgrade(key, best, price[first] - price[best], uses[best])]
 
 
 def _dearest(layer: Layer, target: Target) -> Choice:
     return max(layer.choices, key=lambda c: (energy_pj(layer.cost_of(c), target), c))
-
-
-def _first_mac(network: Network, layer: Layer, target: Target) -> list[Choice]:
-    """Return mac 8/8 on the first core that takes it, with every core option; empty where none."""
-    ranges = [network.values[value].range for value in layer.inputs]
-    signed = any(extremes is None or extremes[0] < 0 for extremes in ranges)
-    for core in target.cores.values():
-        offers = [
-            offer
-            for offer in core.choices(layer, ["mac"], [BASELINE_BITS], signed_input=signed)
-            if not isinstance(offer, Refusal)
-        ]
-        if offers:
-            return offers
-    return []
 
 
 def _energy(network: Network, layer: Layer, choice: Choice, target: Target) -> float:
@@ -173,10 +127,3 @@ def _name(network: Network, target: Target, *, fallen_back: bool) -> str:
     used = {layer.choice.core for layer in network.layers.values() if layer.choice}
     kinds = dict.fromkeys(core.kind for name, core in target.cores.items() if name in used)
     return f"all-mac-{'+'.join(kinds)}-8/8" if kinds else "all-mac-8/8"
-
-
-def _home(network: Network, value: str) -> Home:
-    home = network.values[value].home
-    if home is None:
-        raise ValueError(f"value {value} has no home")
-    return home

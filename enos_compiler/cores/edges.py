@@ -14,12 +14,13 @@ from enos_compiler.cores.vector import VectorUnit
 from enos_compiler.errors import SpecError
 from enos_compiler.ir.cost import Action, Cost
 from enos_compiler.ir.network import Network, Value, Vector
+from enos_compiler.semantics.widths import is_coded
 from enos_compiler.spec import LinkSpec
 
 _SELECTING = frozenset({"slice", "embedding"})
 """Operations that read no more of an operand than they hand on."""
-FLOAT_BITS = 32
 INDEX_BITS = 64
+"""Width of a token index, which carries no format."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,7 @@ class Between:
         moved_bits = 0
         widths = [input_bits] * len(inputs) if isinstance(input_bits, int) else input_bits
         for value, asked in zip(inputs, widths, strict=True):
-            width = asked if value.dtype == "float32" else INDEX_BITS
+            width = asked if is_coded(value) else INDEX_BITS
             elements = value.elements
             if vector.op in _SELECTING:
                 elements = min(elements, output.elements)

@@ -16,9 +16,8 @@ from enos_compiler.cores.host import Host
 from enos_compiler.cores.memory import Chip
 from enos_compiler.cores.vector import VectorUnit
 from enos_compiler.errors import SpecError, nearest
-from enos_compiler.ir.choice import Bits, Choice
 from enos_compiler.ir.cost import Action, Cost
-from enos_compiler.ir.network import Home, Layer, Network, Value, Vector
+from enos_compiler.ir.network import Home, Network, Value, Vector
 from enos_compiler.spec import CoreForm, LinkSpec, TargetSpec, find_target, read_target
 
 
@@ -62,11 +61,6 @@ class Target:
     def uses_simple_model(self) -> tuple[str, ...]:
         """Names of the cores whose costs come from a simple model."""
         return tuple(name for name, core in self.cores.items() if core.simple_model)
-
-    @property
-    def default_pipeline(self) -> str | None:
-        """The pass list of the file, if it names one."""
-        return self.spec.passes
 
     # Prices
 
@@ -143,14 +137,6 @@ class Target:
         return self.between.vector_cost(vector, network, input_bits, output_bits)
 
     # The chip as a whole
-
-    def baseline_core(self, layer: Layer) -> str | None:
-        """Return the first core, in file order, that takes mac at 8/8 bits; None: no core."""
-        for name, core in self.cores.items():
-            offered = core.choices(layer, ("mac",), (Bits(8, 8, 8),), signed_input=False)
-            if any(isinstance(o, Choice) for o in offered):
-                return name
-        return None
 
     def leakage_by_owner(self) -> dict[str, float]:
         """Return leakage power in mW by core, vector unit and on-chip memory."""

@@ -123,6 +123,11 @@ class Layer(Node):
     mapping: Mapping[str, Any] | None = None
     placement: Mapping[str, Any] | None = None
 
+    @property
+    def tie(self) -> str:
+        """Layers of one tie share weights; without any, the layer stands alone under its name."""
+        return self.weight_key or self.name
+
     def cost_of(self, choice: Choice) -> Cost:
         """Return the cost per inference of one of the attached choices."""
         return self.costs[self.choices.index(choice)]

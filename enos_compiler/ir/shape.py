@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from math import prod
 from typing import Literal
 
@@ -95,10 +95,6 @@ class LayerShape:
             return self.g * self.n * self.m * self.p * self.q
         return self.g * self.n * self.c * prod(self.input_extent)
 
-    def footprint(self, tensor: Tensor, bits: int) -> int:
-        """Bits that `tensor` occupies when its elements are packed without gaps."""
-        return self.volume(tensor) * bits
-
     def __str__(self) -> str:
         parts = [f"{d}{v}" for d, v in self.bounds.items() if v > 1]
         for name, default in (("stride", (1, 1)), ("dilation", (1, 1))):
@@ -106,6 +102,3 @@ class LayerShape:
             if value != default:
                 parts.append(f"{name}{value[0]}x{value[1]}")
         return " ".join(parts) or "scalar"
-
-
-SHAPE_FIELDS: tuple[str, ...] = tuple(f.name for f in fields(LayerShape))

@@ -109,7 +109,7 @@ def _assigned(network: Network) -> Iterator[Problem]:
         if layer.choice is None or layer.choice not in layer.choices:
             yield layer.name, "is not assigned one of its choices"
             continue
-        first = tied.setdefault(layer.weight_key or layer.name, layer)
+        first = tied.setdefault(layer.tie, layer)
         if first.choice and first.choice.tied_fields != layer.choice.tied_fields:
             yield layer.name, f"shares weights with {first.name} but is assigned differently"
         for value in layer.inputs:

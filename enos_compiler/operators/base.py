@@ -32,8 +32,6 @@ class Operator(Protocol):
     """Whether a pretrained mac network must be retrained for it (false: mac)."""
     weight_bits: ClassVar[tuple[int, ...]]
     """Widths that it offers; `(1,)` for sign-only operators."""
-    output_unit_from_input: ClassVar[bool]
-    """Whether its sum carries the input's scale (true for all but xnor)."""
 
     def refusal(self, layer: Layer, *, signed_input: bool) -> str | None:
         """Return why the operator does not take this layer, or None."""

@@ -47,7 +47,10 @@ class VectorOp(Protocol):
 
     name: ClassVar[str]
     function: ClassVar[Callable[..., Any]]
-    """The canonical function that fx nodes call; its torch body is the float meaning."""
+    """The canonical function that fx nodes call; its torch body is the float meaning.
+
+    `enos_compiler.ir.ops.recordable` lets the frontend see calls of it in a user's model.
+    """
     keeps_format: ClassVar[bool] = False
     """Moves or selects codes: the output has the input's scale, zero point and width."""
     asks_output_width: ClassVar[bool] = False

@@ -62,8 +62,3 @@ def vector_op(name: str) -> VectorOp:
         return operations[name]
     registered: VectorOp = plugins.load("vector_ops", name)()
     return registered
-
-
-def vector_op_names() -> tuple[str, ...]:
-    """Return every known name, sorted."""
-    return tuple(sorted({*built_in(), *plugins.names("vector_ops")}))

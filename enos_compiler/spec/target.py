@@ -117,7 +117,6 @@ class _TargetForm(Strict):
     links: list[LinkSpec] = Field(default_factory=list)
     vector_unit: dict[str, Any]
     host: dict[str, Any]
-    passes: str | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -154,7 +153,6 @@ class TargetSpec:
     links: tuple[LinkSpec, ...]
     vector_unit: CoreForm
     host: CoreForm
-    passes: str | None
 
 
 def find_target(name_or_path: str) -> FilePath:
@@ -204,7 +202,6 @@ def check_target(document: Document) -> TargetSpec:
         links=tuple(form.links),
         vector_unit=vector_unit,
         host=host,
-        passes=form.passes,
     )
 
 

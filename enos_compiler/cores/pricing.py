@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a network's layer is put to a core: operands at their homes, the sign of what it reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from enos_compiler.cores.base import Homes
+from enos_compiler.ir.choice import Bits, Choice
+from enos_compiler.ir.network import Home, Layer, Network
+from enos_compiler.semantics.widths import SUM_BITS, leaves_as_sums
+
+if TYPE_CHECKING:
+    from enos_compiler.cores.base import CoreCost
+    from enos_compiler.cores.target import Target
+
+BASELINE_BITS = Bits(8, 8, 8)
+
+
+def homes_of(network: Network, layer: Layer) -> Homes:
+    """Return where a layer's operands rest; a sum that leaves the network has 32 bits.
+
+    Raises:
+        ValueError: a value has no home yet.
+    """
+    return Homes(
+        tuple(_home(network, value) for value in layer.inputs),
+        _home(network, layer.output),
+        SUM_BITS if leaves_as_sums(network, layer.output) else None,
+    )
+
+
+def cost_of(network: Network, layer: Layer, choice: Choice, target: Target) -> CoreCost:
+    """Return what a choice costs, attached or not, with the mapping or placement behind it."""
+    return target.cores[choice.core].cost(layer, choice, homes_of(network, layer))
+
+
+def details(
+    network: Network, target: Target, *, on_crossbars: bool
+) -> dict[str, Mapping[str, Any]]:
+    """Return the placements of layers on crossbar cores, or the mappings of those on any other."""
+    return {
+        layer.name: cost_of(network, layer, layer.choice, target).detail
+        for layer in network.layers.values()
+        if layer.choice is not None
+        and (target.cores[layer.choice.core].kind == "crossbar") is on_crossbars
+    }
+
+
+def reads_signed(network: Network, layer: Layer) -> bool:
+    """Tell whether an input's calibrated range reaches below zero; unknown ranges count as so."""
+    ranges = [network.values[value].range for value in layer.inputs]
+    return any(extremes is None or extremes[0] < 0 for extremes in ranges)
+
+
+def baseline_offers(network: Network, layer: Layer, target: Target) -> list[Choice]:
+    """Return mac 8/8 on the first core that takes it, with every core option; empty where none."""
+    signed = reads_signed(network, layer)
+    for core in target.cores.values():
+        offered = core.choices(layer, ("mac",), (BASELINE_BITS,), signed_input=signed)
+        offers = [offer for offer in offered if isinstance(offer, Choice)]
+        if offers:
+            return offers
+    return []
+
+
+def _home(network: Network, value: str) -> Home:
+    home = network.values[value].home
+    if home is None:
+        raise ValueError(f"value {value} has no home")
+    return home
