@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -149,6 +149,22 @@ class LoopNestCore:
             self._question(layer.shape, choice.operator, widths),
             lambda: self._answer(layer.shape, choice.operator, widths),
         )
+        return self._cost(layer, choice, found)
+
+    def cost_of_nest(self, layer: Layer, choice: Choice, nest: Nest) -> CoreCost:
+        """Return the events and cycles of a nest that is given.
+
+        Raises:
+            MappingError: the nest does not compute the layer or does not fit the core.
+        """
+        widths = self.widths(layer.shape, choice)
+        events = self.count(layer.shape, nest, widths)
+        detail = nest_detail(layer.shape, nest, events, self.machine, widths)
+        found = {"events": nest_actions(events, self.machine), "cycles": events.cycles}
+        return self._cost(layer, choice, {**found, "detail": detail})
+
+    def _cost(self, layer: Layer, choice: Choice, found: Mapping[str, Any]) -> CoreCost:
+        """Return the cost of a counted nest and of the requantisation behind it."""
         events: Counter[Action] = Counter(requantisation(self.name, layer, choice))
         for action, count in found["events"].items():
             events[self._booked(action, choice.operator)] += count
@@ -212,7 +228,11 @@ class LoopNestCore:
         return {
             "events": nest_actions(events, self.machine),
             "cycles": events.cycles,
-            "detail": mapping_detail(result, events, self.machine, widths),
+            "detail": {
+                **nest_detail(shape, result.nest, events, self.machine, widths),
+                "mapper": {"energy_pj": result.energy_pj, "cycles": result.cycles},
+                "certificate": certificate_data(result),
+            },
         }
 
     def _booked(self, action: str, operator: str) -> Action:
@@ -305,39 +325,57 @@ def nest_actions(events: NestEvents, machine: Machine) -> dict[str, int]:
     return {action: count for action, count in out.items() if count}
 
 
-def mapping_detail(
-    result: MapResult, events: NestEvents, machine: Machine, widths: Widths
+def nest_detail(
+    shape: LayerShape, nest: Nest, events: NestEvents, machine: Machine, widths: Widths
 ) -> dict[str, Any]:
-    """Return a mapping and its certificate as JSON-able data, innermost level first."""
+    """Return a nest as JSON-able data, innermost level first; its levels are in reference form."""
     levels = []
-    entries = result.nest.as_reference(machine)
+    entries = nest.as_reference(machine)
     for entry, level, spec in zip(entries, events.levels, machine.levels, strict=True):
-        tiles = {t: c.tile_size for t, c in level.tensors.items() if c.keep}
-        room = {t: c.utilized_capacity for t, c in level.tensors.items() if c.keep}
-        used = {"instances": level.instances, "cycles": level.cycles}
+        kept = {t: c for t, c in level.tensors.items() if c.keep}
         levels.append(
-            {**entry, "tiles": tiles, "words": room, "capacity_words": spec.capacity, **used}
+            {
+                **entry,
+                "tiles": {t: c.tile_size for t, c in kept.items()},
+                "words": {t: c.utilized_capacity for t, c in kept.items()},
+                "capacity_words": spec.capacity,
+                "instances": level.instances,
+                "cycles": level.cycles,
+            }
         )
     return {
         "dataflow": "loop-nest",
-        "shape": {str(dim): bound for dim, bound in result.shape.bounds.items()},
+        "shape": {str(dim): bound for dim, bound in shape.bounds.items()},
         "bits": asdict(widths),
         "levels": levels,
         "cycles": events.cycles,
         "compute_cycles": events.compute_cycles,
         "utilisation": events.utilization(machine),
-        "certificate": certificate_data(result.objective, result.certificate),
     }
 
 
-def certificate_data(objective: Objective, certificate: Certificate) -> dict[str, Any]:
+def certificate_data(result: MapResult) -> dict[str, Any]:
     """Return what was proven about a mapping as JSON-able data."""
+    certificate = result.certificate
     return {
-        "objective": objective,
+        "objective": result.objective,
         **asdict(certificate),
         "optimal": certificate.optimal,
         "outside": _OUTSIDE,
     }
+
+
+def read_mapping(shape: LayerShape, detail: Mapping[str, Any]) -> MapResult:
+    """Return the mapping of a layer that a cost's detail holds."""
+    proven = detail["certificate"]
+    return MapResult(
+        shape=shape,
+        nest=Nest.from_reference(detail["levels"]),
+        energy_pj=detail["mapper"]["energy_pj"],
+        cycles=detail["mapper"]["cycles"],
+        objective=proven["objective"],
+        certificate=Certificate(**{f.name: proven[f.name] for f in fields(Certificate)}),
+    )
 
 
 def _plain(data: Any) -> Any:

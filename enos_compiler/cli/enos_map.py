@@ -1,0 +1,321 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`enos-map`: map or price one layer, or compare the counting rules with reference cases."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from enos_compiler.cli.common import Parser, add_output_options, run, teller
+from enos_compiler.errors import EnosError, FormatError, RefusalError, UsageError, nearest
+from enos_compiler.ir.choice import Bits, Choice, Refusal
+from enos_compiler.ir.network import Home, Layer
+from enos_compiler.ir.shape import DIMS, LayerShape
+
+if TYPE_CHECKING:
+    from enos_compiler.cores.loopnest import LoopNestCore
+    from enos_compiler.cores.target import Target
+
+_EPILOG = """\
+examples:
+  enos-map M=64 C=64 P=56 Q=56 R=3 S=3 --target eyeriss
+  enos-map M=64 C=3 P=112 Q=112 R=7 S=7 stride=2 --bits 8/4/8 --objective latency
+  enos-map G=32 P=28 Q=28 R=3 S=3 --json | jq .mapping > nest.json
+  enos-map G=32 P=28 Q=28 R=3 S=3 --bits 4/4/4 --nest nest.json
+Dimensions: G groups, N batch or rows, M output and C input channels per group, P rows and Q
+columns of the output, R rows and S columns of the kernel; those not named are 1. A linear layer
+has M and C. stride and dilation are one number or two, rows first: stride=2 or stride=2x1.
+"""
+_WIDTH = 80
+_BAR = 22
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit status."""
+    return run(_map, arguments)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        prog="enos-map",
+        description="Find the best loop nest of one layer, with its accesses, energy and proof.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("shape", nargs="*", metavar="DIM=N", help="the layer, e.g. M=64 C=64 P=56")
+    parser.add_argument("--target", default="eyeriss", help="a chip or the path of its YAML file")
+    parser.add_argument("--core", metavar="NAME", help="a loop-nest core; by default the first")
+    parser.add_argument("--operator", default="mac", metavar="NAME")
+    parser.add_argument("--bits", default="8/8/8", metavar="I/W/O", help="input/weight/output bits")
+    parser.add_argument(
+        "--objective",
+        choices=("energy", "latency", "edp", "accesses"),
+        help="what to minimise; by default what the chip's file says",
+    )
+    parser.add_argument(
+        "--runner-up", action="store_true", help="compare with the next best spread"
+    )
+    parser.add_argument("--nest", type=Path, metavar="FILE", help="price this nest instead (JSON)")
+    parser.add_argument(
+        "--reference", type=Path, metavar="FOLDER", help="count the cases of a reference folder"
+    )
+    parser.add_argument(
+        "--compile", action="store_true", help="compile the mapper's kernel for later runs (numba)"
+    )
+    add_output_options(parser)
+    return parser
+
+
+def _map(words: Sequence[str]) -> None:
+    arguments = _parser().parse_args(words)
+    if arguments.reference:
+        _compare(arguments)
+        return
+    if not arguments.shape and not arguments.compile:
+        raise UsageError("no layer is named", remedy="enos-map M=64 C=64 P=56 Q=56 R=3 S=3")
+    shape, bits = parse_shape(arguments.shape), parse_bits(arguments.bits)
+
+    from enos_compiler.cores.target import load_target
+
+    target = load_target(arguments.target)
+    core = _core(target, arguments.core)
+    if arguments.objective:
+        core.objective = arguments.objective
+    if arguments.compile:
+        _compile(core, arguments)
+        if not arguments.shape:
+            return
+    layer, choice = _question(core, shape, arguments.operator, bits)
+    nest = _read_nest(arguments.nest) if arguments.nest else None
+    answer = _answer(target, core, layer, choice, nest)
+    if arguments.json:
+        print(json.dumps(answer))
+    elif not arguments.quiet:
+        given = nest is not None
+        lines = _parts(answer) if given else _picture(core, shape, choice, answer, arguments)
+        print("\n".join([*lines, _whole(answer)]))
+
+
+def parse_shape(items: Sequence[str]) -> LayerShape:
+    """Parse `M=64 P=56 stride=2`.
+
+    Raises:
+        UsageError: an unknown name, a name twice, or a value that is no whole number above zero.
+    """
+    found: dict[str, Any] = {}
+    for item in items:
+        key, _, value = item.partition("=")
+        name = key.upper() if len(key) == 1 else key.lower()
+        if name not in (*DIMS, "stride", "dilation"):
+            raise UsageError(
+                f"`{item}` names no dimension", remedy=nearest(name, (*DIMS, "stride", "dilation"))
+            )
+        numbers = re.fullmatch(r"([1-9]\d*)(?:[x,]([1-9]\d*))?", value)
+        if not numbers or (numbers[2] and len(name) == 1) or name.lower() in found:
+            raise UsageError(
+                f"`{item}` is given twice"
+                if name.lower() in found
+                else f"`{item}` has no whole number above zero",
+                remedy=f"{name}=2",
+            )
+        first, second = int(numbers[1]), int(numbers[2] or numbers[1])
+        found[name.lower()] = first if len(name) == 1 else (first, second)
+    return LayerShape(**found)
+
+
+def parse_bits(text: str) -> Bits:
+    """Parse `8/4/8`, input, weight and output bits.
+
+    Raises:
+        UsageError: not three whole numbers above zero.
+    """
+    numbers = re.fullmatch(r"([1-9]\d?)/([1-9]\d?)/([1-9]\d?)", text)
+    if not numbers:
+        raise UsageError(
+            f"`{text}` is not input/weight/output bits", place="--bits", remedy="--bits 8/4/8"
+        )
+    return Bits(*map(int, numbers.groups()))
+
+
+def _core(target: Target, name: str | None) -> LoopNestCore:
+    """Return the named core, or the first that runs loop nests."""
+    from enos_compiler.cores.loopnest import LoopNestCore
+
+    found: dict[str, LoopNestCore] = {}
+    for known, core in target.cores.items():
+        candidate: object = core
+        if isinstance(candidate, LoopNestCore):
+            found[known] = candidate
+    if not found:
+        kinds = ", ".join(f"{n} ({c.kind})" for n, c in target.cores.items())
+        raise UsageError(
+            f"{target.name} has no core that runs loop nests, only {kinds}",
+            place="--target",
+            remedy="--target eyeriss or --target simba",
+        )
+    if name is not None and name not in found:
+        raise UsageError(
+            f"`{name}` is no loop-nest core of {target.name}",
+            place="--core",
+            remedy=nearest(name, found),
+        )
+    return found[name] if name is not None else next(iter(found.values()))
+
+
+def _question(
+    core: LoopNestCore, shape: LayerShape, operator: str, bits: Bits
+) -> tuple[Layer, Choice]:
+    """Return the layer and the one choice that was asked for.
+
+    Raises:
+        RefusalError: the core does not take it; with its reason.
+    """
+    layer = Layer("layer", "conv", ("input",), "output", shape=shape, weight="weight")
+    for offer in core.choices(layer, [operator], [bits], signed_input=False):
+        if isinstance(offer, Refusal):
+            raise RefusalError(
+                f"{core.name} does not take it with {operator}: {offer.reason}",
+                place=str(shape),
+                remedy="another operator, or other widths",
+            )
+        return layer, offer
+    raise RefusalError(f"{core.name} offers nothing for {operator} at {bits}", place=str(shape))
+
+
+def _read_nest(file: Path) -> Any:
+    """Return a nest's levels: a mapping as --json prints it, or the reference's form.
+
+    Raises:
+        FormatError: the file cannot be read or holds no nest.
+    """
+    from enos_compiler.mapping.nest import Nest
+
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+        levels = data.get("mapping", data)["levels"] if isinstance(data, dict) else data
+        return Nest.from_reference(levels)
+    except OSError as error:
+        raise FormatError(f"cannot be read: {error.strerror}", place=str(file)) from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise FormatError(
+            f"is no nest: {type(error).__name__}: {error}",
+            place=str(file),
+            remedy="the mapping of enos-map --json, or a list of levels, innermost first",
+        ) from error
+
+
+def _answer(
+    target: Target, core: LoopNestCore, layer: Layer, choice: Choice, nest: Any
+) -> dict[str, Any]:
+    """Return what `--json` prints."""
+    from enos_compiler.cores.base import Homes
+
+    dram = Home(target.chip.dram)
+    homes = Homes((dram,), dram)
+    if nest is None:
+        found = core.cost(layer, choice, homes)
+    else:
+        found = core.cost_of_nest(layer, choice, nest)
+    cost = found.inference
+    return {
+        "layer": str(layer.shape),
+        "target": target.name,
+        "core": core.name,
+        "operator": choice.operator,
+        "bits": choice.bits._asdict(),
+        "energy_pj": cost.energy_pj(target.energy_pj),
+        "latency_ns": cost.latency_ns,
+        "cycles": cost.cycles,
+        "components_pj": cost.components_pj(target.energy_pj),
+        "events": dict(cost.events),
+        "mapping": dict(found.detail),
+    }
+
+
+def _picture(
+    core: LoopNestCore,
+    shape: LayerShape,
+    choice: Choice,
+    answer: dict[str, Any],
+    arguments: argparse.Namespace,
+) -> Iterator[str]:
+    """Yield loops, accesses, energies and proof of the mapping that was found."""
+    from enos_compiler.cores.loopnest import read_mapping
+    from enos_compiler.cores.loopnest_spec import with_operator
+    from enos_compiler.mapping.explain import explain
+
+    result = read_mapping(shape, answer["mapping"])
+    widths = core.widths(shape, choice)
+    other = None
+    if arguments.runner_up:
+        other = core.map(shape, choice.operator, widths, without=result.nest)
+    machine = with_operator(core.machine, core.spec, choice.operator)
+    yield explain(result, machine, widths=widths, runner_up=other)
+    yield ""
+
+
+def _parts(answer: dict[str, Any]) -> Iterator[str]:
+    """Yield the energy of a nest that was given, by component."""
+    yield f"{answer['layer']} on {answer['core']}, the nest given"
+    yield ""
+    total = answer["energy_pj"]
+    for name, energy in sorted(answer["components_pj"].items(), key=lambda part: -part[1]):
+        share = energy / total if total else 0.0
+        bar = "#" * round(share * _BAR)
+        yield f"  {name[:29]:29} {bar:{_BAR}} {100 * share:5.1f} % {energy:12.5g} pJ"[:_WIDTH]
+    yield ""
+
+
+def _whole(answer: dict[str, Any]) -> str:
+    """Return the layer's cost in one line, requantisation of its outputs included."""
+    bits = "/".join(map(str, answer["bits"].values()))
+    return (
+        f"{answer['operator']} {bits} on {answer['target']}, requantised: "
+        f"{answer['energy_pj']:,.6g} pJ, {answer['latency_ns']:,.6g} ns"
+    )[:_WIDTH]
+
+
+def _compile(core: LoopNestCore, arguments: argparse.Namespace) -> None:
+    """Compile the mapper's kernel and leave it in the user's cache."""
+    from enos_compiler.mapping.engine import compile_kernel
+
+    shape = LayerShape(m=4, c=2, p=4, q=4, r=3, s=3)
+    widths = core.widths(shape, Choice(core.name, arguments.operator, Bits(8, 8, 8)))
+    teller(quiet=arguments.quiet, verbose=arguments.verbose)("compiling the mapper's kernel")
+    folder = compile_kernel(lambda: core.map(shape, arguments.operator, widths, engine="numba"))
+    if not arguments.quiet and not arguments.json:
+        print(f"kernel in {folder}")
+
+
+def _compare(arguments: argparse.Namespace) -> None:
+    """Count every case of a reference folder.
+
+    Raises:
+        EnosError: some case differs; names the first.
+    """
+    from enos_compiler.mapping.reference import compare_folder
+
+    cases = list(compare_folder(arguments.reference))
+    different = [case for case in cases if not case.equal]
+    verdict = f"{len(cases) - len(different)} of {len(cases)} cases equal"
+    if arguments.json:
+        numbers = sum(case.compared for case in cases)
+        names = {case.case: case.differences for case in different}
+        print(json.dumps({"cases": len(cases), "numbers": numbers, "different": names}))
+    else:
+        print(verdict)
+    if different:
+        raise EnosError(
+            f"{verdict}; first in {different[0].case}: {different[0].differences[0]}",
+            place=str(arguments.reference),
+            remedy="--json lists every difference",
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
