@@ -81,7 +81,7 @@ def minimise(
     end = time.monotonic() + time_limit_s
     size = float(np.abs(objective).max(initial=0.0)) or 1.0
     scaled = objective * (SCALE / size)
-    relaxed = linprog(
+    relaxed = linprog(  # type: ignore[call-overload]  # the stubs know no sparse rows
         scaled, rows.below, rows.below_to, rows.equal, rows.equal_to, (0, None), method="highs"
     )
     if relaxed.x is None:

@@ -281,7 +281,7 @@ def read(
     ideal = adc.law == "ideal"
 
     def convert(sums: Floats, step: int, block: int) -> npt.NDArray[Any]:
-        values = sums * 2.0**-step
+        values: npt.NDArray[Any] = sums * 2.0**-step
         if code_hook is not None:
             values = code_hook(values, block)
         if not ideal:

@@ -80,7 +80,7 @@ class OnnxSession:
     """
 
     def __init__(self, model: ModelProto | Path, mode: Mode = "on", *, threads: int = 0) -> None:
-        import onnxruntime as ort  # type: ignore[import-untyped]
+        import onnxruntime as ort
 
         levels = ort.GraphOptimizationLevel
         options = ort.SessionOptions()

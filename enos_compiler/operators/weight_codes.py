@@ -105,10 +105,10 @@ def _least_squares(rows: Tensor, bits: int, limit: float | None) -> tuple[Tensor
             torch.round(steps, out=codes).clamp_(-top, top)
             error = torch.linalg.vecdot(steps.sub_(codes), steps).mul_(scale * scale)
             if limit is not None and eighths != 8:
-                odd = _odd_part(eighths)[0]
+                factor = _odd_part(eighths)[0]
                 # Rounding adds at most half a code per weight: most scales pass without a sum.
-                if ((norms / scale + rows.shape[1] / 2) * odd >= limit).any():
-                    error[odd * codes.abs_().sum(1) >= limit] = torch.inf
+                if ((norms / scale + rows.shape[1] / 2) * factor >= limit).any():
+                    error[factor * codes.abs_().sum(1) >= limit] = torch.inf
             better = error < best
             best = torch.where(better, error, best)
             chosen_eighths = torch.where(better, float(eighths), chosen_eighths)

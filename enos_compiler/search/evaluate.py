@@ -1,19 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Accuracy on a user's data: of a float graph, a training module or an ONNX session alike."""
+"""Accuracy on a user's data, of whatever answers a batch."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from onnxruntime import InferenceSession  # type: ignore[import-untyped]  # ships no types
-
     from enos_compiler.frontend.data import Data, SplitName
 
 Predict = Callable[[Tensor], Tensor]
@@ -77,17 +74,6 @@ def module_predictor(module: nn.Module) -> Predict:
         module.train(was_training)
         first: Tensor = outputs if isinstance(outputs, Tensor) else outputs[0]
         return first
-
-    return predict
-
-
-def session_predictor(session: InferenceSession) -> Predict:
-    """Return the first output of an ONNX Runtime session with one input."""
-    name = session.get_inputs()[0].name
-
-    def predict(inputs: Tensor) -> Tensor:
-        outputs: list[Any] = session.run(None, {name: inputs.numpy()})
-        return torch.from_numpy(np.asarray(outputs[0]))
 
     return predict
 

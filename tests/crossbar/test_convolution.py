@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from enos_compiler.crossbar.convolution import crossbar_convolution, unfold
 from enos_compiler.crossbar.operators import weight_signs
-from enos_compiler.crossbar.spec import AdcSpec, CellSpec, CrossbarSpec
+from enos_compiler.crossbar.spec import AdcSpec, CellSpec, CrossbarSpec, Encoding
 from enos_compiler.errors import SpecError
 from enos_compiler.ir.shape import LayerShape
 
@@ -52,7 +52,7 @@ def _torch(x: np.ndarray, w: np.ndarray, shape: LayerShape) -> np.ndarray:
     seed=st.integers(0, 2**32 - 1),
 )
 def test_convolutions_equal_torch(
-    shape: LayerShape, pad: int, zero_point: int, encoding: str, seed: int
+    shape: LayerShape, pad: int, zero_point: int, encoding: Encoding, seed: int
 ) -> None:
     height, width = shape.input_extent
     pad = min(pad, (height - 1) // 2, (width - 1) // 2)

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -58,7 +60,7 @@ def layers(draw: st.DrawFn) -> tuple[CrossbarSpec, LayerShape, str, int, int]:
 
 @settings(deadline=None, max_examples=100)
 @given(layer=layers(), signed=st.booleans())
-def test_conversions_are_those_that_the_engine_makes(layer: tuple, signed: bool) -> None:
+def test_conversions_are_those_that_the_engine_makes(layer: tuple[Any, ...], signed: bool) -> None:
     spec, shape, operator, weight_bits, input_bits = layer
     counted = 0
 
@@ -87,7 +89,7 @@ def test_conversions_are_those_that_the_engine_makes(layer: tuple, signed: bool)
 
 @settings(deadline=None, max_examples=60)
 @given(layer=layers())
-def test_identities(layer: tuple) -> None:
+def test_identities(layer: tuple[Any, ...]) -> None:
     spec, shape, operator, weight_bits, input_bits = layer
     place = place_layer(spec, shape, operator, weight_bits)
     cost = layer_cost(place, input_bits)
@@ -139,7 +141,7 @@ def test_one_array_by_hand() -> None:
 @settings(deadline=None, max_examples=60)
 @given(bits=st.integers(5, 13), other=st.integers(5, 13))
 def test_wider_converters_cost_more(bits: int, other: int) -> None:
-    families = [
+    families: list[Callable[[int], Figure]] = [
         adc_energy.survey_best,
         lambda b: adc_energy.survey_best_at_rate(b, 1e9),
         lambda b: adc_energy.survey_typical(b, 1e8, 45),

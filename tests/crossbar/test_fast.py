@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -66,7 +67,7 @@ def cases(draw: st.DrawFn) -> tuple[CrossbarSpec, LayerShape, str, int, int, boo
     seed=st.integers(0, 2**32 - 1),
 )
 def test_fast_codes_equal_the_definition(
-    case: tuple, step: int, backend: str | None, shortcut: bool, seed: int
+    case: tuple[Any, ...], step: int, backend: str | None, shortcut: bool, seed: int
 ) -> None:
     spec, shape, form, weight_bits, input_bits, signed = case
     rng = np.random.default_rng(seed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from fractions import Fraction
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from enos_compiler.crossbar.analog import FloatMapping, ValueRange, multiply, program
-from enos_compiler.crossbar.blocks import digits, split
+from enos_compiler.crossbar.blocks import SplitRule, digits, split
 from enos_compiler.crossbar.converters import code_limits
 from enos_compiler.crossbar.integer import (
     Stored,
@@ -24,8 +25,8 @@ from enos_compiler.crossbar.integer import (
     required_adc_bits,
     store,
 )
-from enos_compiler.crossbar.operators import crossbar_product, weight_signs
-from enos_compiler.crossbar.spec import AdcSpec, CellSpec, CrossbarSpec, DacSpec
+from enos_compiler.crossbar.operators import CrossbarOperator, crossbar_product, weight_signs
+from enos_compiler.crossbar.spec import AdcLaw, AdcSpec, CellSpec, CrossbarSpec, DacSpec
 from enos_compiler.errors import SpecError
 
 FAST = settings(deadline=None, max_examples=60)
@@ -65,11 +66,11 @@ def products(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, int, int, bool]:
 @FAST
 @given(spec=specs(), case=products())
 def test_wide_converters_give_the_product_of_every_operator(
-    spec: CrossbarSpec, case: tuple
+    spec: CrossbarSpec, case: tuple[Any, ...]
 ) -> None:
     w, x, weight_bits, input_bits, signed = case
 
-    def run(operator: str) -> dict[str, np.ndarray]:
+    def run(operator: CrossbarOperator) -> dict[str, np.ndarray]:
         return crossbar_product(
             spec,
             operator,
@@ -77,7 +78,7 @@ def test_wide_converters_give_the_product_of_every_operator(
             x,
             weight_bits,
             input_bits,
-            inputs_signed=signed,  # type: ignore[arg-type]
+            inputs_signed=signed,
         )
 
     s = weight_signs(w)
@@ -112,7 +113,7 @@ def test_a_zero_weight_keeps_its_sign() -> None:
 
 @FAST
 @given(spec=specs(), case=products())
-def test_the_lossless_width_is_exact_and_tight(spec: CrossbarSpec, case: tuple) -> None:
+def test_the_lossless_width_is_exact_and_tight(spec: CrossbarSpec, case: tuple[Any, ...]) -> None:
     """At the stated width the codes are the product; one bit less fails on the extreme case."""
     w, x, weight_bits, input_bits, signed = case
     stored = Stored(w, weight_bits)
@@ -238,7 +239,7 @@ def _slow_read(
 @settings(deadline=None, max_examples=40)
 @given(spec=specs(), case=products(), bits=st.integers(2, 6), step=st.integers(0, 3))
 def test_narrow_converters_equal_a_scalar_definition(
-    spec: CrossbarSpec, case: tuple, bits: int, step: int
+    spec: CrossbarSpec, case: tuple[Any, ...], bits: int, step: int
 ) -> None:
     w, x, weight_bits, input_bits, signed = case
     w, x = w[:2], x[:, :1]
@@ -252,7 +253,9 @@ def test_narrow_converters_equal_a_scalar_definition(
 
 @settings(deadline=None, max_examples=40)
 @given(spec=specs(), case=products(), bits=st.integers(2, 7))
-def test_the_floating_point_engine_agrees(spec: CrossbarSpec, case: tuple, bits: int) -> None:
+def test_the_floating_point_engine_agrees(
+    spec: CrossbarSpec, case: tuple[Any, ...], bits: int
+) -> None:
     """One spec, two readers: an ideal on/off ratio and a range of one cell step per code.
 
     The reference's unit column holds half of a full slice, so slices must divide the weight there.
@@ -273,7 +276,7 @@ def test_the_floating_point_engine_agrees(spec: CrossbarSpec, case: tuple, bits:
         spec = replace(spec, dac=replace(spec.dac, digit_bits=None))
     unit = ((1 << spec.cell.bits) - 1) * ((1 << width) - 1)
     limits = ((-top / unit if both else 0.0, top / unit),) * form.slices
-    law = "sign_magnitude" if both else "quantizer"
+    law: AdcLaw = "sign_magnitude" if both else "quantizer"
     spec = replace(spec, adc=replace(spec.adc, bits=bits, limits=limits, law=law))
     peak, reach = code_limits(weight_bits, True)[1], code_limits(input_bits, signed)[1]
     mapping = FloatMapping(
@@ -293,7 +296,7 @@ def test_the_floating_point_engine_agrees(spec: CrossbarSpec, case: tuple, bits:
 @FAST
 @given(spec=specs(), case=products(), bits=st.integers(2, 8))
 def test_calibrated_steps_are_the_least_that_do_not_clip(
-    spec: CrossbarSpec, case: tuple, bits: int
+    spec: CrossbarSpec, case: tuple[Any, ...], bits: int
 ) -> None:
     w, x, weight_bits, input_bits, signed = case
     narrow = replace(spec, adc=replace(spec.adc, bits=bits))
@@ -312,8 +315,8 @@ def test_calibrated_steps_are_the_least_that_do_not_clip(
 @FAST
 @given(extent=st.integers(1, 200), cap=st.integers(1, 60))
 def test_splits_cover_every_line_once(extent: int, cap: int) -> None:
-    for rule in ("full", "even", "equal", "max"):
-        parts = split(extent, cap, rule)  # type: ignore[arg-type]
+    for rule in get_args(SplitRule):
+        parts = split(extent, cap, rule)
         assert [i for p in parts for i in range(p.start, p.stop)] == list(range(extent))
         assert len(parts) == -(-extent // cap)
         if rule != "equal":

@@ -143,7 +143,7 @@ def test_read_noise_adds_as_stated() -> None:
     )
     x = np.repeat(X[:, :1], 8000, axis=1)
     for kind in ("independent", "proportional"):
-        noise = CellNoise(0.5, kind)  # type: ignore[arg-type]
+        noise = CellNoise(0.5, kind)
         y = make_device(matrix, NonIdealities(read_noise=noise), 1).read(x, 4)
         variance = np.zeros(5)
         for block in matrix.blocks:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -198,7 +199,8 @@ def test_model_arguments_take_the_types_that_functions_state(tmp_path: Path) -> 
     )
     user = load_user_model(f"{path}:model", {"width": "5", "weights": "a/b", "deep": "true"})
     network = lower(trace(user))
-    assert {"width": 5, "weights": Path("a/b"), "deep": True} == user.source.module.SEEN
+    source: Any = user.source
+    assert {"width": 5, "weights": Path("a/b"), "deep": True} == source.module.SEEN
     assert user.name == "net"
     assert network.values[network.inputs[0]].shape == (1, 5)
     assert user.data() is None

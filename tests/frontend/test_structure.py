@@ -34,7 +34,8 @@ class Twice(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.relu(self.conv(F.relu(self.conv(x)))).mean((2, 3))
-        return self.second(F.relu(self.first(x)))
+        y: Tensor = self.second(F.relu(self.first(x)))
+        return y
 
 
 def test_a_module_called_twice_is_two_layers_of_one_weight_key() -> None:
@@ -65,7 +66,8 @@ class Grid(nn.Module):
         self.layer = nn.Linear(8, 4)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.layer(x.view(self.batch, 8))
+        y: Tensor = self.layer(x.view(self.batch, 8))
+        return y
 
 
 class Mixing(nn.Module):
@@ -115,7 +117,7 @@ def test_layer_shapes_of_other_kinds() -> None:
             self.rows = nn.Linear(6, 7)
 
         def forward(self, x: Tensor) -> Tensor:
-            y = self.rows(self.series(x))
+            y: Tensor = self.rows(self.series(x))
             return y @ y.transpose(1, 2)
 
     network = network_of(Kinds(), torch.randn(2, 4, 13), batch=2)
@@ -144,7 +146,7 @@ def test_norms_and_clamps_move_to_what_absorbs_them() -> None:
         nn.ReLU6(),
         nn.Conv2d(4, 2, 1),
     )
-    nn.init.uniform_(model[1].running_mean)
+    nn.init.uniform_(model.get_buffer("1.running_mean"))
     x = torch.randn(2, 3, 4, 4)
     network = network_of(model, x)
     assert [v.op for v in network.vectors.values()] == ["interleave", "max_pool"]
@@ -166,7 +168,7 @@ def test_a_value_with_two_readers_is_not_fused_away() -> None:
             self.layer = nn.Conv2d(3, 3, 1)
 
         def forward(self, x: Tensor) -> Tensor:
-            y = self.layer(x)
+            y: Tensor = self.layer(x)
             return F.relu(y) + y
 
     network = network_of(Both(), torch.randn(1, 3, 4, 4))
@@ -292,7 +294,10 @@ def test_scalars_in_a_row_are_one_table() -> None:
         (nn.LazyLinear(2), "`weight` has no shape yet"),
         (nn.Linear(3, 2).half(), "`weight` is torch.float16"),
         (nn.Linear(3, 2, device="meta"), "`weight` is on device meta"),
-        (torch.jit.trace(nn.Linear(3, 2), torch.zeros(1, 3)), "the model is TorchScript"),
+        (
+            torch.jit.trace(nn.Linear(3, 2), torch.zeros(1, 3)),  # type: ignore[no-untyped-call]
+            "the model is TorchScript",
+        ),
     ],
 )
 def test_modules_that_are_no_plain_float32_modules(model: nn.Module, message: str) -> None:

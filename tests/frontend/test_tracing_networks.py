@@ -9,6 +9,7 @@ from math import prod
 import networks
 import pytest
 import torch
+from networks.modern import MODERN
 from torch import Tensor
 
 from enos_compiler.frontend.calibrate import calibrate, example_batches
@@ -18,7 +19,7 @@ from enos_compiler.ir import ops
 from enos_compiler.ir.network import Network
 from enos_compiler.ir.verify import verify
 
-NAMES = [*sorted(networks.SMALL), *sorted(networks.MODERN)]
+NAMES = [*sorted(networks.SMALL), *sorted(MODERN)]
 CONVOLUTIONAL = [name for name in networks.SMALL if name not in ("vit", "decoder")]
 
 

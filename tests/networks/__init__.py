@@ -42,8 +42,8 @@ def build(name: str) -> tuple[nn.Module, tuple[Tensor, ...]]:
         model = construct().eval()
         for module in model.modules():
             if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
-                nn.init.uniform_(module.running_mean, -0.5, 0.5)
-                nn.init.uniform_(module.running_var, 0.5, 2.0)
+                nn.init.uniform_(module.get_buffer("running_mean"), -0.5, 0.5)
+                nn.init.uniform_(module.get_buffer("running_var"), 0.5, 2.0)
                 nn.init.uniform_(module.weight, 0.5, 1.5)
                 nn.init.uniform_(module.bias, -0.5, 0.5)
         inputs = torch.randint(0, 50, shape) if name == "decoder" else torch.randn(shape)

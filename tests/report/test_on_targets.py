@@ -44,7 +44,8 @@ class Residual(nn.Module):
         x = torch.relu(self.left(x)) + torch.relu(self.right(x))
         x = nn.functional.max_pool2d(x, 2)
         x = torch.sigmoid(self.narrow(torch.flatten(x, 1)))
-        return self.last(x)
+        y: Tensor = self.last(x)
+        return y
 
 
 @cache

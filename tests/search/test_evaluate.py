@@ -3,18 +3,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import onnx
-import onnxruntime  # type: ignore[import-untyped]  # ships no types
 import pytest
 import torch
-from onnx import TensorProto, helper
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from enos_compiler.frontend.data import Data
-from enos_compiler.search.evaluate import evaluate, module_predictor, session_predictor
+from enos_compiler.search.evaluate import evaluate, module_predictor
 
 COUNT = 10
 
@@ -59,20 +54,3 @@ def test_module_is_put_back_into_training(labelled: Data) -> None:
     assert found is not None
     assert found.correct == 7
     assert module.training
-
-
-def test_onnx_session(labelled: Data, tmp_path: Path) -> None:
-    shape: list[str | int | None] = ["batch", 4]
-    graph = helper.make_graph(
-        [helper.make_node("Identity", ["x"], ["y"])],
-        "same",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, shape)],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
-    path = tmp_path / "same.onnx"
-    onnx.save(model, path)
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    found = evaluate(session_predictor(session), labelled)
-    assert found is not None
-    assert found.correct == 7

@@ -149,7 +149,7 @@ def _layer(
 
 def digits() -> tuple[Tensor, Tensor]:
     """Return scikit-learn's digits in a fixed order."""
-    from sklearn.datasets import load_digits  # type: ignore[import-untyped]  # ships no types
+    from sklearn.datasets import load_digits
 
     pixels, labels = load_digits(return_X_y=True)
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
