@@ -47,7 +47,7 @@ from enos_compiler.mapping.events import NestEvents
 from enos_compiler.mapping.layer import count_layer
 from enos_compiler.mapping.machine import Machine
 from enos_compiler.mapping.mapper import Certificate, MapResult, Objective, map_layer
-from enos_compiler.mapping.nest import Nest
+from enos_compiler.mapping.nest import MappingError, Nest
 from enos_compiler.mapping.prices import Widths
 
 _RULES: Mapping[str, CountingRule] = {"reference": REFERENCE, "plain": PLAIN, "exact": EXACT}
@@ -157,11 +157,33 @@ class LoopNestCore:
         Raises:
             MappingError: the nest does not compute the layer or does not fit the core.
         """
+        self._check_levels(nest)
         widths = self.widths(layer.shape, choice)
         events = self.count(layer.shape, nest, widths)
         detail = nest_detail(layer.shape, nest, events, self.machine, widths)
         found = {"events": nest_actions(events, self.machine), "cycles": events.cycles}
         return self._cost(layer, choice, {**found, "detail": detail})
+
+    def _check_levels(self, nest: Nest) -> None:
+        """Refuse a nest for another hierarchy, or one that leaves a tensor without a home."""
+        if len(nest.levels) != len(self.machine.levels):
+            raise MappingError(
+                f"a nest of {len(nest.levels)} levels on {len(self.machine.levels)}",
+                level=self.name,
+                needed=len(nest.levels),
+                available=len(self.machine.levels),
+                remedy="levels " + ", ".join(level.name for level in self.machine.levels),
+            )
+        for tensor in TENSORS:
+            if tensor not in nest.levels[-1].keep:
+                raise MappingError(
+                    f"{tensor} rest in DRAM, and the nest does not keep them there",
+                    level=OUTERMOST,
+                    tensor=tensor,
+                    needed=1,
+                    available=0,
+                    remedy=f"keep {tensor} at the last level",
+                )
 
     def _cost(self, layer: Layer, choice: Choice, found: Mapping[str, Any]) -> CoreCost:
         """Return the cost of a counted nest and of the requantisation behind it."""

@@ -152,10 +152,11 @@ class LoopNestSpec(Strict):
         unit = self.packing_bits.value
         words = [level.word_bits.value for level in self.levels]
         for word in (*words, self.outermost.word_bits.value):
-            if word % unit:
+            if not packs_evenly(word, unit):
                 raise rule_error(
-                    f"word_bits = {word}, no multiple of packing_bits = {unit}",
-                    f"words of {unit} bits, or twice that",
+                    f"word_bits = {word}, which hold other codes than units of "
+                    f"packing_bits = {unit}",
+                    f"words of {unit} or {2 * unit} bits",
                 )
         try:
             inner_machine("core", self)
@@ -169,11 +170,19 @@ def packed_bits(bits: int, unit: int) -> int:
     """Return the width that a code takes when packed in units of `unit` bits.
 
     floor(unit / bits) codes share a unit, none straddles it; a code wider than a unit takes whole
-    units. A word of several units then holds as many codes as its units do.
+    units.
     """
     if bits > unit:
         return -(-bits // unit) * unit
     return unit // (unit // bits)
+
+
+def packs_evenly(word: int, unit: int) -> bool:
+    """Tell whether a word holds as many packed codes as its units do, at every width."""
+    return word % unit == 0 and all(
+        word // packed_bits(bits, unit) == (word // unit) * (unit // bits)
+        for bits in range(1, unit + 1)
+    )
 
 
 def inner_machine(name: str, spec: LoopNestSpec) -> Machine:
