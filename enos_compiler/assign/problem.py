@@ -83,13 +83,8 @@ class Edge:
     producer: str
     consumer: str
     price_pj: Mapping[tuple[EdgeClass, EdgeClass], float]
-
-    @property
-    def is_free(self) -> bool:
-        """Whether it neither costs nor forbids anything."""
-        ends = {p for p, _ in self.price_pj}, {c for _, c in self.price_pj}
-        full = len(self.price_pj) == len(ends[0]) * len(ends[1])
-        return full and not any(self.price_pj.values())
+    is_free: bool
+    """Whether it neither costs nor forbids anything."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +198,9 @@ class _Widths:
         self.offered = frozenset(asked) or frozenset({DEFAULT_BITS})
 
     def of_input(self, value: str) -> set[int]:
-        """Return the widths of an input or constant: 8 bits where a reader takes any."""
+        """Return the widths of an input or constant: 8 bits where a reader or user takes any."""
+        if value in self.network.outputs:
+            return {DEFAULT_BITS}
         readers = self.network.consumers(value)
         rules = {width_rule(r) for r in readers if isinstance(r, Vector)}
         products = {
@@ -322,7 +319,9 @@ def _edges(
             for reader, ask in readers
             if ask.met_by(stored)
         }
-        edges.append(Edge(name, producer, consumer, price))
+        pairs = len(sources) * len({(core, ask.bits) for core, ask in readers})
+        free = len(price) == pairs and not any(price.values())
+        edges.append(Edge(name, producer, consumer, price, free))
     return tuple(edges)
 
 

@@ -129,6 +129,8 @@ class Recorder(TorchFunctionMode):
     def output(self, result: Any) -> tuple[Tensor, ...]:
         """End the graph with the tensors of a model's result; return them."""
         leaves = [leaf for leaf in pytree.tree_leaves(result) if leaf is not None]
+        if not leaves:
+            raise FrontendError("the model returns no tensor", remedy="return what it computes")
         for leaf in leaves:
             if not isinstance(leaf, Tensor):
                 raise FrontendError(

@@ -54,7 +54,7 @@ def schedule_network(network: Network, target: Target) -> tuple[Program, Timing]
 def lower_bound(graph: TaskGraph) -> Fraction:
     """Return the larger of the critical path and the busiest resource's work, in ns."""
     paths = graph.critical_path().values()
-    return max(*paths, *graph.work().values(), Fraction(0))
+    return max((*paths, *graph.work().values()), default=Fraction(0))
 
 
 def time_tasks(graph: TaskGraph) -> Timing:

@@ -10,7 +10,8 @@ Vector operations read by one of three rules:
 * `free`: a function of one value's codes; reads whatever width is stored, and its parameters
   (of a normalisation, an embedding) as well.
 
-Network inputs and constants have no producer: they are stored at the widest width that is asked.
+Network inputs and constants have no producer: they are stored at the widest width that is asked,
+and where the network hands one on as its output, at the default width at least.
 """
 
 from __future__ import annotations
@@ -86,6 +87,8 @@ def stored_bits(network: Network, value: str) -> int:
     if producer is not None:
         return producer.bits
     asked = [asked_bits(reader, value) for reader in network.consumers(value)]
+    if value in network.outputs:
+        asked.append(None)
     return max((DEFAULT_BITS if bits is None else bits for bits in asked), default=DEFAULT_BITS)
 
 
