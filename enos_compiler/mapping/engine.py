@@ -94,9 +94,8 @@ def _compiled() -> ModuleType:
     folder = cache_folder()
     folder.mkdir(parents=True, exist_ok=True)
     os.environ["NUMBA_CACHE_DIR"] = str(folder)
-    import numba  # slow to import, and optional
-
-    numba.config.reload_config()  # type: ignore[no-untyped-call]  # it may be imported already
+    numba: Any = importlib.import_module("numba")  # slow to import, and optional
+    numba.config.reload_config()  # it may be imported already
     name = "enos_compiler.mapping.compiled_kernel"
     spec = importlib.util.spec_from_file_location(name, str(kernel.__file__))
     if spec is None or spec.loader is None:
