@@ -58,6 +58,12 @@ def _parser() -> argparse.ArgumentParser:
         help="what to minimise; by default what the chip's file says",
     )
     parser.add_argument(
+        "--padding",
+        type=int,
+        metavar="PERCENT",
+        help="pad bounds up to so much where that pays; by default what the chip's file says",
+    )
+    parser.add_argument(
         "--runner-up", action="store_true", help="compare with the next best spread"
     )
     parser.add_argument("--nest", type=Path, metavar="FILE", help="price this nest instead (JSON)")
@@ -86,6 +92,12 @@ def _map(words: Sequence[str]) -> None:
     core = _core(target, arguments.core)
     if arguments.objective:
         core.objective = arguments.objective
+    if arguments.padding is not None:
+        if arguments.padding < 0:
+            raise UsageError(
+                f"{arguments.padding} is below 0", place="--padding", remedy="--padding 15"
+            )
+        core.padding_percent = arguments.padding
     if arguments.compile:
         _compile(core, arguments)
         if not arguments.shape:
@@ -253,8 +265,10 @@ def _picture(
     widths = core.widths(shape, choice)
     other = None
     if arguments.runner_up:
-        other = core.map(shape, choice.operator, widths, without=result.nest)
+        other = core.map(result.shape, choice.operator, widths, without=result.nest)
     machine = with_operator(core.machine, core.spec, choice.operator)
+    if result.shape.bounds != shape.bounds:
+        yield f"{shape}, its bounds padded"[:_WIDTH]
     yield explain(result, machine, widths=widths, runner_up=other)
     yield ""
 

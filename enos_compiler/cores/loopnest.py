@@ -7,7 +7,7 @@ of least energy (or latency, or their product) of each layer, and the nest's cou
     core.LEVEL/read_weights       block accesses, likewise fill_ and update_, by tensor
     core.LEVEL/address            generated addresses, where they have a price
     core.LEVEL_wires/half_hop     operands x hops x 2, likewise router (words through routers)
-    core.element/mac              taps
+    core.element/mac              taps, those of padded bounds included
     core.post/...                 requantisation of each output, apart from the nest
 
 The outermost level is the chip's DRAM, and its accesses are booked there. All homes are in DRAM.
@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -48,6 +48,7 @@ from enos_compiler.mapping.layer import count_layer
 from enos_compiler.mapping.machine import Machine
 from enos_compiler.mapping.mapper import Certificate, MapResult, Objective, map_layer
 from enos_compiler.mapping.nest import MappingError, Nest
+from enos_compiler.mapping.padding import map_padded
 from enos_compiler.mapping.prices import Widths
 
 _RULES: Mapping[str, CountingRule] = {"reference": REFERENCE, "plain": PLAIN, "exact": EXACT}
@@ -76,6 +77,7 @@ class LoopNestCore:
         self.chip = chip
         self.dram = chip.memories[chip.dram]
         self.objective: Objective = spec.objective
+        self.padding_percent = int(spec.padding_percent.value) if spec.padding_percent else 0
         self.machine = build_machine(name, spec, self.dram, chip.bits_per_cycle[chip.dram])
         self.space = build_space(self.machine, spec)
         self.prices = PriceList(name, chip.arithmetic, frozenset({"post"}), self._table())
@@ -219,6 +221,19 @@ class LoopNestCore:
             without=without,
         )
 
+    def map_padded(self, shape: LayerShape, operator: str, widths: Widths) -> MapResult:
+        """Find the best nest of a layer whose bounds may be padded; its shape is the padded one."""
+        if not self.padding_percent:
+            return self.map(shape, operator, widths)
+        return map_padded(
+            shape,
+            with_operator(self.machine, self.spec, operator),
+            objective=self.objective,
+            space=self.space,
+            widths=widths,
+            margin=self.padding_percent / 100,
+        ).result
+
     def count(self, shape: LayerShape, nest: Nest, widths: Widths) -> NestEvents:
         """Count a nest of a layer by the core's rule."""
         return count_layer(shape, self.machine, nest, widths, rule=_RULES[self.spec.counting])
@@ -231,6 +246,7 @@ class LoopNestCore:
             "dilation": shape.dilation,
             "widths": asdict(widths),
             "objective": self.objective,
+            "padding_percent": self.padding_percent,
             "counting": self.spec.counting,
             "operator_pj": self.spec.element.operator_pj[operator].value,
             "core": self._content,
@@ -245,13 +261,13 @@ class LoopNestCore:
         return plain
 
     def _answer(self, shape: LayerShape, operator: str, widths: Widths) -> dict[str, Any]:
-        result = self.map(shape, operator, widths)
-        events = self.count(shape, result.nest, widths)
+        result = self.map_padded(shape, operator, widths)
+        events = self.count(result.shape, result.nest, widths)
         return {
             "events": nest_actions(events, self.machine),
             "cycles": events.cycles,
             "detail": {
-                **nest_detail(shape, result.nest, events, self.machine, widths),
+                **nest_detail(result.shape, result.nest, events, self.machine, widths),
                 "mapper": {"energy_pj": result.energy_pj, "cycles": result.cycles},
                 "certificate": certificate_data(result),
             },
@@ -390,8 +406,9 @@ def certificate_data(result: MapResult) -> dict[str, Any]:
 def read_mapping(shape: LayerShape, detail: Mapping[str, Any]) -> MapResult:
     """Return the mapping of a layer that a cost's detail holds."""
     proven = detail["certificate"]
+    bounds: dict[str, Any] = {dim.lower(): n for dim, n in detail["shape"].items()}
     return MapResult(
-        shape=shape,
+        shape=replace(shape, **bounds),  # its bounds may be padded
         nest=Nest.from_reference(detail["levels"]),
         energy_pj=detail["mapper"]["energy_pj"],
         cycles=detail["mapper"]["cycles"],

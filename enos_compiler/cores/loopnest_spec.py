@@ -13,6 +13,7 @@ from enos_compiler.cores.memory import Array
 from enos_compiler.errors import SpecError
 from enos_compiler.ir.shape import DIMS, TENSORS, Dim, Tensor
 from enos_compiler.mapping.machine import ComputeSpec, Machine, NetworkSpec, StorageLevel
+from enos_compiler.mapping.mapper import Objective
 from enos_compiler.mapping.space import FREE, LevelSpace, MapSpace, Range
 from enos_compiler.spec import Count, NonNegative, Positive, Quantity, Strict, rule_error
 from enos_compiler.spec.target import Name
@@ -127,8 +128,10 @@ class OutermostSpec(ConstraintsSpec):
 class LoopNestSpec(Strict):
     """A digital core described by its storage hierarchy; the mapper finds each layer's nest."""
 
-    objective: Literal["energy", "latency", "edp"] = "energy"
+    objective: Objective = "energy"
     """What mappings minimise."""
+    padding_percent: Count | None = None
+    """How far bounds may be padded so that they divide well; not at all where absent."""
     counting: Literal["reference", "plain", "exact"] = "reference"
     """The rule that events are counted by; see `enos_compiler.mapping.count`."""
     partial_sums: Literal["exact", "output"] = "exact"

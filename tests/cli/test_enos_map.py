@@ -95,6 +95,16 @@ def test_the_objective_is_what_is_asked_for(capsys: pytest.CaptureFixture[str]) 
         assert mapping["certificate"]["optimal"] is True
 
 
+def test_awkward_bounds_are_padded_on_request(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["M=8", "C=16", "P=17", "Q=17"]
+    assert main(words) == 0
+    assert capsys.readouterr().out.startswith("M8 C16 P17 Q17 on array\n")
+    assert main([*words, "--padding", "15"]) == 0
+    first, second, *_ = capsys.readouterr().out.splitlines()
+    assert first == "M8 C16 P17 Q17, its bounds padded"
+    assert second.endswith("Q18 on array")
+
+
 def test_the_reference_folder_is_counted(
     capsys: pytest.CaptureFixture[str], shared: Path, tmp_path: Path
 ) -> None:
@@ -145,6 +155,7 @@ def test_shapes_are_read_as_written(bounds: dict[str, int], stride: tuple[int, i
         (["M=2", "--operator", "mca"], 1, "does not take it with mca: its elements have"),
         (["M=2", "--objective", "speed"], 2, "argument --objective: invalid choice"),
         (["M=2", "--nest", "missing.json"], 1, "missing.json: cannot be read: No such file"),
+        (["M=2", "--padding", "-1"], 2, "--padding: -1 is below 0\n  try: --padding 15"),
         (["--reference", "/nowhere"], 1, "/nowhere: no model.jsonl\n  try: name a reference"),
     ],
 )

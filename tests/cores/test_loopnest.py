@@ -114,6 +114,32 @@ def test_energy_is_the_counted_nests_energy(name: str, shape: LayerShape) -> Non
     assert counted.cycles == found.inference.cycles
 
 
+@pytest.mark.parametrize("shape", [SQUARE, conv(1, 1, 8, g=16), conv(8, 16, 4)])
+def test_wires_addresses_and_clusters_inside_are_counted_for_all_instances(
+    shape: LayerShape,
+) -> None:
+    levels = yaml.safe_load(find_target("simba").read_text())["cores"][0]["levels"]
+    source = {"source": "test"}
+    levels[3]["wires"] = {
+        "hop_pj": {"value": 0.3, **source},
+        "router_pj": {"value": 0.7, **source},
+    }
+    levels[2]["address_pj"] = {"value": 0.5, **source}
+    levels[2]["cluster_size"] = {"value": 2, **source}
+    target = edited("simba", levels=levels)
+    subject: Any = target.cores["array"]
+    found = subject.cost(layer(shape), mac(), IN_DRAM)
+    nest = Nest.from_reference(found.detail["levels"])
+    counted = subject.count(shape, nest, subject.widths(shape, mac()))
+    machine = with_operator(subject.machine, subject.spec, "mac")
+    parts = found.inference.components_pj(target.energy_pj)
+    del parts["array.post"]
+    assert sum(parts.values()) == pytest.approx(counted.energy_pj(machine), rel=1e-12)
+    assert found.inference.events["array.weight_buffer/address"] > 0
+    assert found.inference.events["array.input_buffer_wires/half_hop"] > 0
+    assert counted.levels[3].instances > 1
+
+
 @pytest.mark.parametrize("name", CHIPS)
 def test_a_given_nest_costs_at_least_the_best(name: str) -> None:
     subject = core(name)
@@ -316,6 +342,19 @@ def test_a_larger_buffer_is_never_worse() -> None:
     assert values[0] > values[2]
 
 
+def test_padded_bounds_divide_better_and_are_paid() -> None:
+    prime = LayerShape(m=8, c=16, p=17, q=17)
+    plain = cost("eyeriss", prime).inference
+    target = edited("eyeriss", padding_percent={"value": 15, "source": "test"})
+    found = target.cores["array"].cost(layer(prime), mac(), IN_DRAM)
+    padded = read_mapping(prime, found.detail).shape
+    assert padded.q == 18  # 9 of the array's columns at a time
+    assert found.inference.events["array.element/mac"] == padded.macs > prime.macs
+    assert all(padded.bounds[d] >= n for d, n in prime.bounds.items())
+    product = [c.energy_pj(target.energy_pj) * c.cycles for c in (found.inference, plain)]
+    assert product[0] < product[1]
+
+
 def test_what_cannot_fit_is_named() -> None:
     levels = yaml.safe_load(find_target("eyeriss").read_text())["cores"][0]["levels"]
     levels[3]["entries"]["value"] = 1
@@ -347,6 +386,22 @@ def test_a_wrong_core_is_one_clear_error(path: tuple[Any, ...], value: Any, mess
     assert message in str(caught.value)
     assert str(caught.value.place).startswith("chip.yaml:")
     assert caught.value.remedy
+
+
+def test_loops_stand_where_the_file_allows_them() -> None:
+    """Row-stationary elements loop over channels and filters; positions stay outside."""
+    subject = core("eyeriss")
+    assert subject.space.describe(subject.machine).splitlines() == [
+        "psum_spad: keeps Outputs; loops G = 1, N = 1, P = 1, Q = 1, rest free",
+        "weights_spad: keeps Weights; no loops of its own",
+        "ifmap_spad: keeps Inputs; no loops of its own",
+        "shared_glb: keeps Inputs Outputs; loops free; X over Q M G; Y over S C G",
+        "memory: keeps Weights Inputs Outputs; loops free",
+    ]
+    for shape in (SQUARE, conv(1, 1, 8, g=16), LayerShape(m=48, c=96, n=4)):
+        levels = cost("eyeriss", shape).detail["levels"]
+        assert {dim for dim, _ in levels[0]["temporal"]} <= set("MCRS")
+        assert levels[1]["temporal"] == levels[2]["temporal"] == []
 
 
 def test_fixed_factors_are_kept() -> None:
