@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from enos_compiler.cores.pricing import details
+from enos_compiler.cores.layer_costs import details
 from enos_compiler.ir.network import Fact, Network
 from enos_compiler.pipeline import Context, Pass
 

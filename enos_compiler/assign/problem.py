@@ -156,8 +156,7 @@ def shared_layers(network: Network) -> tuple[tuple[str, ...], ...]:
     """Return the groups of two or more layers that share weights."""
     groups: dict[str, list[str]] = defaultdict(list)
     for layer in network.layers.values():
-        if layer.weight_key:
-            groups[layer.weight_key].append(layer.name)
+        groups[layer.tie].append(layer.name)
     return tuple(tuple(group) for group in groups.values() if len(group) > 1)
 
 

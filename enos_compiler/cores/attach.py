@@ -9,7 +9,7 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from enos_compiler.cores.base import Core, CoreCost
-from enos_compiler.cores.pricing import baseline_offers, homes_of, reads_signed
+from enos_compiler.cores.layer_costs import baseline_offers, homes_of, reads_signed
 from enos_compiler.errors import RefusalError
 from enos_compiler.ir.choice import Bits, Choice, Refusal
 from enos_compiler.ir.network import Layer, Network

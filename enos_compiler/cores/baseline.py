@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from enos_compiler.cores.accounting import energy_pj
-from enos_compiler.cores.pricing import BASELINE_BITS, baseline_offers, cost_of
+from enos_compiler.cores.layer_costs import BASELINE_BITS, baseline_offers, cost_of
 from enos_compiler.ir.choice import Choice
 from enos_compiler.ir.network import Layer, Network
 

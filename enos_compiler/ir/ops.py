@@ -29,17 +29,6 @@ NORM_PARAMETERS: dict[str, tuple[str, ...]] = {
 }
 """Positional operands behind the input that are parameters, not values."""
 
-KEEPS_VALUES: tuple[str, ...] = (
-    "max_pool",
-    "reshape",
-    "permute",
-    "slice",
-    "pad",
-    "resize_nearest",
-    "expand",
-)
-"""Vector operations whose output holds only codes of their one input (pads: the zero point)."""
-
 CLAMPS: tuple[str, ...] = ("relu", "clip")
 """Elementwise functions that a requantisation computes by its bounds."""
 
@@ -171,43 +160,11 @@ def _elementwise_table() -> dict[str, Callable[..., Tensor]]:
     }
 
 
-ELEMENTWISE: dict[str, int] = {
-    "relu": 0,
-    "clip": 2,
-    "affine": 2,
-    "sigmoid": 0,
-    "tanh": 0,
-    "silu": 0,
-    "hardswish": 0,
-    "hardsigmoid": 0,
-    "gelu": 0,
-    "gelu_tanh": 0,
-    "leaky_relu": 1,
-    "elu": 1,
-    "softplus": 0,
-    "mish": 0,
-    "exp": 0,
-    "log": 0,
-    "sqrt": 0,
-    "rsqrt": 0,
-    "reciprocal": 0,
-    "abs": 0,
-    "neg": 0,
-    "sign": 0,
-    "square": 0,
-    "pow": 1,
-    "erf": 0,
-    "sin": 0,
-    "cos": 0,
-}
-"""Functions of one value that `elementwise` knows, with their number of parameters."""
-
-
 def elementwise(x: Tensor, *, function: str, parameters: tuple[float, ...] = ()) -> Tensor:
-    """Apply one of `ELEMENTWISE` to every element.
+    """Apply one of the listed functions to every element.
 
-    Parameters by function: clip (low, high), affine (a, b) for a*x + b, leaky_relu (slope),
-    elu (alpha), pow (exponent).
+    Parameters, where there are any: clip (low, high), affine (a, b) for a*x + b,
+    leaky_relu (slope), elu (alpha), pow (exponent).
     """
     return _elementwise_table()[function](x, *parameters)
 

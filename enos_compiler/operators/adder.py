@@ -42,7 +42,7 @@ class Adder:
     needs_training: ClassVar[bool] = True
     weight_bits: ClassVar[tuple[int, ...]] = (2, 3, 4, 5, 6, 7, 8)
 
-    def refusal(self, layer: Layer, *, signed_input: bool) -> str | None:  # noqa: ARG002 - contract
+    def refusal(self, layer: Layer, *, signed_input: bool) -> str | None:
         """Return why the operator does not take the layer: it has no training and no ONNX form."""
         return needs_weights(layer, self.name) or _REASON
 
@@ -59,7 +59,7 @@ class Adder:
 
     def quantize(
         self,
-        layer: Layer,  # noqa: ARG002 - contract
+        layer: Layer,
         weight: FloatArray,
         gain: FloatArray,
         shift: FloatArray,
@@ -110,7 +110,7 @@ class Adder:
         operations[f"add_{total}"] = operations.get(f"add_{total}", 0.0) + 1.0
         return operations
 
-    def onnx_body(self, layer: Layer, quantized: QuantizedLayer) -> OnnxFunction:  # noqa: ARG002
+    def onnx_body(self, layer: Layer, quantized: QuantizedLayer) -> OnnxFunction:
         """Refuse: no ONNX body is defined.
 
         Raises:

@@ -25,7 +25,7 @@ class BinaryWeight(SingleSum):
 
     name: ClassVar[str] = "bw"
 
-    def codes(self, weight: Tensor, bits: int) -> tuple[Tensor, Tensor]:  # noqa: ARG002 - one width
+    def codes(self, weight: Tensor, bits: int) -> tuple[Tensor, Tensor]:
         """Return sign codes +-1 and root-mean-square scales."""
         weight = weight.detach().double()
         return signs(weight), root_mean_square(weight)

@@ -52,7 +52,7 @@ class Mac:
     needs_training: ClassVar[bool] = False
     weight_bits: ClassVar[tuple[int, ...]] = (2, 3, 4, 5, 6, 7, 8)
 
-    def refusal(self, layer: Layer, *, signed_input: bool) -> str | None:  # noqa: ARG002 - contract
+    def refusal(self, layer: Layer, *, signed_input: bool) -> str | None:
         """Return None: mac takes every layer, activation products included."""
         return None
 

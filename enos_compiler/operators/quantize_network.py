@@ -51,13 +51,11 @@ def quantize_network(network: Network) -> Network:
         name: replace(value, format=formats.get(name)) for name, value in network.values.items()
     }
     network = network.with_values(values)
-    readers = Counter(layer.weight_key for layer in network.layers.values())
+    readers = Counter(layer.tie for layer in network.layers.values())
     layers = {
         layer.name: replace(
             layer,
-            quantized=quantize_layer(
-                network, layer, formats, shared=bool(layer.weight) and readers[layer.weight_key] > 1
-            ),
+            quantized=quantize_layer(network, layer, formats, shared=readers[layer.tie] > 1),
         )
         for layer in network.layers.values()
     }

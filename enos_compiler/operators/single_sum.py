@@ -48,7 +48,7 @@ class SingleSum(ABC):
     def codes(self, weight: Tensor, bits: int) -> tuple[Tensor, Tensor]:
         """Return integer codes (M, ...) and scales (M,), float64, of detached weights."""
 
-    def refusal(self, layer: Layer, *, signed_input: bool) -> str | None:  # noqa: ARG002 - contract
+    def refusal(self, layer: Layer, *, signed_input: bool) -> str | None:
         """Return why the operator does not take this layer, or None."""
         return needs_weights(layer, self.name)
 
@@ -63,7 +63,7 @@ class SingleSum(ABC):
 
     def quantize(
         self,
-        layer: Layer,  # noqa: ARG002 - contract
+        layer: Layer,
         weight: FloatArray,
         gain: FloatArray,
         shift: FloatArray,

@@ -55,7 +55,7 @@ class TwoSums(ABC):
     def factors(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         """Return (M,) factors on the sum of inputs and on the sum of signs, float64, detached."""
 
-    def refusal(self, layer: Layer, *, signed_input: bool) -> str | None:  # noqa: ARG002 - contract
+    def refusal(self, layer: Layer, *, signed_input: bool) -> str | None:
         """Return why the operator does not take this layer, or None."""
         return needs_weights(layer, self.name)
 
@@ -77,7 +77,7 @@ class TwoSums(ABC):
 
     def quantize(
         self,
-        layer: Layer,  # noqa: ARG002 - contract
+        layer: Layer,
         weight: FloatArray,
         gain: FloatArray,
         shift: FloatArray,

@@ -40,12 +40,12 @@ class Xnor(SingleSum):
             )
         return super().refusal(layer, signed_input=signed_input)
 
-    def codes(self, weight: Tensor, bits: int) -> tuple[Tensor, Tensor]:  # noqa: ARG002 - one width
+    def codes(self, weight: Tensor, bits: int) -> tuple[Tensor, Tensor]:
         """Return sign codes +-1 and root-mean-square scales."""
         weight = weight.detach().double()
         return signs(weight), root_mean_square(weight)
 
-    def elementary_operations(self, bits: Bits, taps: int) -> Mapping[str, float]:  # noqa: ARG002
+    def elementary_operations(self, bits: Bits, taps: int) -> Mapping[str, float]:
         """Return one bit operation and one popcount cell, and an output's share of one addition.
 
         Counts of taps are summed in a tree of full adders, one cell per tap; the finished count

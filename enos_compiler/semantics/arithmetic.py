@@ -36,7 +36,7 @@ class _Sum(VectorOp):
         codes: tuple[IntArray, ...],
         formats: tuple[ValueFormat, ...],
         output: ValueFormat,
-        attributes: Mapping[str, Any],  # noqa: ARG002 - the protocol's argument
+        attributes: Mapping[str, Any],
     ) -> IntArray:
         """Return the codes of a +- b, summed in the finer of the two units."""
         unit = _finer_unit(formats, self.name)
@@ -47,9 +47,9 @@ class _Sum(VectorOp):
 
     def lane_operations(
         self,
-        input_shapes: tuple[tuple[int, ...], ...],  # noqa: ARG002
+        input_shapes: tuple[tuple[int, ...], ...],
         output_shape: tuple[int, ...],
-        attributes: Mapping[str, Any],  # noqa: ARG002
+        attributes: Mapping[str, Any],
     ) -> Mapping[str, int]:
         """One addition per output element."""
         return {"add": prod(output_shape)}
@@ -60,7 +60,7 @@ class _Sum(VectorOp):
         inputs: tuple[str, ...],
         formats: tuple[ValueFormat, ...],
         output: ValueFormat,
-        attributes: Mapping[str, Any],  # noqa: ARG002
+        attributes: Mapping[str, Any],
     ) -> str:
         """Q/DQ around Add or Sub, or the double tail where the scales lie far apart."""
         unit = _finer_unit(formats, self.name)
@@ -129,7 +129,7 @@ class Mul(VectorOp):
         codes: tuple[IntArray, ...],
         formats: tuple[ValueFormat, ...],
         output: ValueFormat,
-        attributes: Mapping[str, Any],  # noqa: ARG002
+        attributes: Mapping[str, Any],
     ) -> IntArray:
         """Return the codes of a * b."""
         a, b = (c - f.zero_point for c, f in zip(codes, formats, strict=True))
@@ -137,9 +137,9 @@ class Mul(VectorOp):
 
     def lane_operations(
         self,
-        input_shapes: tuple[tuple[int, ...], ...],  # noqa: ARG002
+        input_shapes: tuple[tuple[int, ...], ...],
         output_shape: tuple[int, ...],
-        attributes: Mapping[str, Any],  # noqa: ARG002
+        attributes: Mapping[str, Any],
     ) -> Mapping[str, int]:
         """One multiplication per output element."""
         return {"multiply": prod(output_shape)}
@@ -150,7 +150,7 @@ class Mul(VectorOp):
         inputs: tuple[str, ...],
         formats: tuple[ValueFormat, ...],
         output: ValueFormat,
-        attributes: Mapping[str, Any],  # noqa: ARG002
+        attributes: Mapping[str, Any],
     ) -> str:
         """Q/DQ around Mul: a product of two 8-bit codes is exact in float32."""
         real = [builder.dequantize(c, f) for c, f in zip(inputs, formats, strict=True)]
@@ -180,9 +180,9 @@ class Concat(VectorOp):
 
     def lane_operations(
         self,
-        input_shapes: tuple[tuple[int, ...], ...],  # noqa: ARG002
+        input_shapes: tuple[tuple[int, ...], ...],
         output_shape: tuple[int, ...],
-        attributes: Mapping[str, Any],  # noqa: ARG002
+        attributes: Mapping[str, Any],
     ) -> Mapping[str, int]:
         """One move per element."""
         return {"move": prod(output_shape)}

@@ -7,8 +7,8 @@ from math import inf
 
 from enos_compiler.ir.formats import ValueFormat
 from enos_compiler.ir.network import Layer, Network, Vector
-from enos_compiler.ir.ops import KEEPS_VALUES
 from enos_compiler.semantics.quantizer import value_format
+from enos_compiler.semantics.widths import width_rule
 
 
 def activation_clip(network: Network, node: Layer | Vector) -> tuple[float, float] | None:
@@ -25,7 +25,7 @@ def activation_clip(network: Network, node: Layer | Vector) -> tuple[float, floa
 def grid_source(network: Network, value: str) -> str:
     """Return the value whose format `value` has: itself unless an operation only moved codes."""
     producer = network.producer(value)
-    while producer is not None and producer.op in KEEPS_VALUES:
+    while isinstance(producer, Vector) and width_rule(producer) == "keeps":
         value = producer.inputs[0]
         producer = network.producer(value)
     return value

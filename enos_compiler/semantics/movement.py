@@ -26,9 +26,9 @@ class _Movement(VectorOp):
 
     def lane_operations(
         self,
-        input_shapes: tuple[tuple[int, ...], ...],  # noqa: ARG002
+        input_shapes: tuple[tuple[int, ...], ...],
         output_shape: tuple[int, ...],
-        attributes: Mapping[str, Any],  # noqa: ARG002
+        attributes: Mapping[str, Any],
     ) -> Mapping[str, int]:
         """One move per output element."""
         return {"move": prod(output_shape)}
@@ -43,8 +43,8 @@ class Reshape(_Movement):
     def integers(
         self,
         codes: tuple[IntArray, ...],
-        formats: tuple[ValueFormat, ...],  # noqa: ARG002
-        output: ValueFormat,  # noqa: ARG002
+        formats: tuple[ValueFormat, ...],
+        output: ValueFormat,
         attributes: Mapping[str, Any],
     ) -> IntArray:
         """Return the same codes in another shape."""
@@ -52,9 +52,9 @@ class Reshape(_Movement):
 
     def lane_operations(
         self,
-        input_shapes: tuple[tuple[int, ...], ...],  # noqa: ARG002
-        output_shape: tuple[int, ...],  # noqa: ARG002
-        attributes: Mapping[str, Any],  # noqa: ARG002
+        input_shapes: tuple[tuple[int, ...], ...],
+        output_shape: tuple[int, ...],
+        attributes: Mapping[str, Any],
     ) -> Mapping[str, int]:
         """No work: the codes stay where they are."""
         return {}
@@ -63,8 +63,8 @@ class Reshape(_Movement):
         self,
         builder: OnnxBuilder,
         inputs: tuple[str, ...],
-        formats: tuple[ValueFormat, ...],  # noqa: ARG002
-        output: ValueFormat,  # noqa: ARG002
+        formats: tuple[ValueFormat, ...],
+        output: ValueFormat,
         attributes: Mapping[str, Any],
     ) -> str:
         """Reshape of uint8."""
@@ -80,8 +80,8 @@ class Permute(_Movement):
     def integers(
         self,
         codes: tuple[IntArray, ...],
-        formats: tuple[ValueFormat, ...],  # noqa: ARG002
-        output: ValueFormat,  # noqa: ARG002
+        formats: tuple[ValueFormat, ...],
+        output: ValueFormat,
         attributes: Mapping[str, Any],
     ) -> IntArray:
         """Return the transposed codes."""
@@ -91,8 +91,8 @@ class Permute(_Movement):
         self,
         builder: OnnxBuilder,
         inputs: tuple[str, ...],
-        formats: tuple[ValueFormat, ...],  # noqa: ARG002
-        output: ValueFormat,  # noqa: ARG002
+        formats: tuple[ValueFormat, ...],
+        output: ValueFormat,
         attributes: Mapping[str, Any],
     ) -> str:
         """Transpose of uint8."""
@@ -108,8 +108,8 @@ class Slice(_Movement):
     def integers(
         self,
         codes: tuple[IntArray, ...],
-        formats: tuple[ValueFormat, ...],  # noqa: ARG002
-        output: ValueFormat,  # noqa: ARG002
+        formats: tuple[ValueFormat, ...],
+        output: ValueFormat,
         attributes: Mapping[str, Any],
     ) -> IntArray:
         """Return the selected codes."""
@@ -121,8 +121,8 @@ class Slice(_Movement):
         self,
         builder: OnnxBuilder,
         inputs: tuple[str, ...],
-        formats: tuple[ValueFormat, ...],  # noqa: ARG002
-        output: ValueFormat,  # noqa: ARG002
+        formats: tuple[ValueFormat, ...],
+        output: ValueFormat,
         attributes: Mapping[str, Any],
     ) -> str:
         """Slice of uint8."""
@@ -141,7 +141,7 @@ class Pad(_Movement):
         self,
         codes: tuple[IntArray, ...],
         formats: tuple[ValueFormat, ...],
-        output: ValueFormat,  # noqa: ARG002
+        output: ValueFormat,
         attributes: Mapping[str, Any],
     ) -> IntArray:
         """Return the padded codes."""
@@ -155,7 +155,7 @@ class Pad(_Movement):
         builder: OnnxBuilder,
         inputs: tuple[str, ...],
         formats: tuple[ValueFormat, ...],
-        output: ValueFormat,  # noqa: ARG002
+        output: ValueFormat,
         attributes: Mapping[str, Any],
     ) -> str:
         """Pad of uint8."""
@@ -178,8 +178,8 @@ class Expand(_Movement):
     def integers(
         self,
         codes: tuple[IntArray, ...],
-        formats: tuple[ValueFormat, ...],  # noqa: ARG002
-        output: ValueFormat,  # noqa: ARG002
+        formats: tuple[ValueFormat, ...],
+        output: ValueFormat,
         attributes: Mapping[str, Any],
     ) -> IntArray:
         """Return the repeated codes."""
@@ -192,8 +192,8 @@ class Expand(_Movement):
         self,
         builder: OnnxBuilder,
         inputs: tuple[str, ...],
-        formats: tuple[ValueFormat, ...],  # noqa: ARG002
-        output: ValueFormat,  # noqa: ARG002
+        formats: tuple[ValueFormat, ...],
+        output: ValueFormat,
         attributes: Mapping[str, Any],
     ) -> str:
         """Expand of uint8; an extent of 1 keeps an axis there."""
@@ -210,8 +210,8 @@ class ResizeNearest(_Movement):
     def integers(
         self,
         codes: tuple[IntArray, ...],
-        formats: tuple[ValueFormat, ...],  # noqa: ARG002
-        output: ValueFormat,  # noqa: ARG002
+        formats: tuple[ValueFormat, ...],
+        output: ValueFormat,
         attributes: Mapping[str, Any],
     ) -> IntArray:
         """Return the repeated codes."""
@@ -225,8 +225,8 @@ class ResizeNearest(_Movement):
         self,
         builder: OnnxBuilder,
         inputs: tuple[str, ...],
-        formats: tuple[ValueFormat, ...],  # noqa: ARG002
-        output: ValueFormat,  # noqa: ARG002
+        formats: tuple[ValueFormat, ...],
+        output: ValueFormat,
         attributes: Mapping[str, Any],
     ) -> str:
         """Resize of uint8 by whole factors."""
@@ -312,7 +312,7 @@ class Embedding(_Movement):
         codes: tuple[IntArray, ...],
         formats: tuple[ValueFormat, ...],
         output: ValueFormat,
-        attributes: Mapping[str, Any],  # noqa: ARG002
+        attributes: Mapping[str, Any],
     ) -> IntArray:
         """Return the selected rows in the output's format.
 
@@ -336,7 +336,7 @@ class Embedding(_Movement):
         inputs: tuple[str, ...],
         formats: tuple[ValueFormat, ...],
         output: ValueFormat,
-        attributes: Mapping[str, Any],  # noqa: ARG002
+        attributes: Mapping[str, Any],
     ) -> str:
         """Gather of uint8 rows."""
         table = builder.rescale(inputs[1], formats[1], output)

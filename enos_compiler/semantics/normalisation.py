@@ -59,9 +59,9 @@ class Softmax(VectorOp):
 
     def lane_operations(
         self,
-        input_shapes: tuple[tuple[int, ...], ...],  # noqa: ARG002 - the protocol's argument
+        input_shapes: tuple[tuple[int, ...], ...],
         output_shape: tuple[int, ...],
-        attributes: Mapping[str, Any],  # noqa: ARG002
+        attributes: Mapping[str, Any],
     ) -> Mapping[str, int]:
         """Per element: compare for the maximum, subtract, look up, add to the sum, scale."""
         n = prod(output_shape)
@@ -125,9 +125,9 @@ class _Normalisation(VectorOp):
 
     def lane_operations(
         self,
-        input_shapes: tuple[tuple[int, ...], ...],  # noqa: ARG002
+        input_shapes: tuple[tuple[int, ...], ...],
         output_shape: tuple[int, ...],
-        attributes: Mapping[str, Any],  # noqa: ARG002
+        attributes: Mapping[str, Any],
     ) -> Mapping[str, int]:
         """Per element: two sums, a subtraction, a bias; a square, a division, a gain."""
         n = prod(output_shape)
@@ -188,7 +188,7 @@ class LayerNorm(_Normalisation):
 
     def _affine(
         self,
-        shape: tuple[int, ...],  # noqa: ARG002
+        shape: tuple[int, ...],
         output: ValueFormat,
         attributes: Mapping[str, Any],
     ) -> tuple[FloatArray, FloatArray]:

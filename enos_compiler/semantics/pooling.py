@@ -34,8 +34,8 @@ class MaxPool(VectorOp):
     def integers(
         self,
         codes: tuple[IntArray, ...],
-        formats: tuple[ValueFormat, ...],  # noqa: ARG002 - the protocol's argument
-        output: ValueFormat,  # noqa: ARG002
+        formats: tuple[ValueFormat, ...],
+        output: ValueFormat,
         attributes: Mapping[str, Any],
     ) -> IntArray:
         """Return the maxima."""
@@ -46,7 +46,7 @@ class MaxPool(VectorOp):
 
     def lane_operations(
         self,
-        input_shapes: tuple[tuple[int, ...], ...],  # noqa: ARG002
+        input_shapes: tuple[tuple[int, ...], ...],
         output_shape: tuple[int, ...],
         attributes: Mapping[str, Any],
     ) -> Mapping[str, int]:
@@ -57,8 +57,8 @@ class MaxPool(VectorOp):
         self,
         builder: OnnxBuilder,
         inputs: tuple[str, ...],
-        formats: tuple[ValueFormat, ...],  # noqa: ARG002
-        output: ValueFormat,  # noqa: ARG002
+        formats: tuple[ValueFormat, ...],
+        output: ValueFormat,
         attributes: Mapping[str, Any],
     ) -> str:
         """MaxPool of uint8; padding as wide as the kernel, which it refuses, by a Pad of code 0.
@@ -106,7 +106,7 @@ class AvgPool(VectorOp):
 
     def lane_operations(
         self,
-        input_shapes: tuple[tuple[int, ...], ...],  # noqa: ARG002
+        input_shapes: tuple[tuple[int, ...], ...],
         output_shape: tuple[int, ...],
         attributes: Mapping[str, Any],
     ) -> Mapping[str, int]:
@@ -172,7 +172,7 @@ class Mean(VectorOp):
         self,
         input_shapes: tuple[tuple[int, ...], ...],
         output_shape: tuple[int, ...],
-        attributes: Mapping[str, Any],  # noqa: ARG002
+        attributes: Mapping[str, Any],
     ) -> Mapping[str, int]:
         """Additions down to each mean and a multiplication by 1 / count."""
         outputs = prod(output_shape)

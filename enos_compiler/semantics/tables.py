@@ -69,9 +69,9 @@ class Elementwise(VectorOp):
 
     def lane_operations(
         self,
-        input_shapes: tuple[tuple[int, ...], ...],  # noqa: ARG002
+        input_shapes: tuple[tuple[int, ...], ...],
         output_shape: tuple[int, ...],
-        attributes: Mapping[str, Any],  # noqa: ARG002
+        attributes: Mapping[str, Any],
     ) -> Mapping[str, int]:
         """One look-up per element."""
         return {"lookup": prod(output_shape)}
@@ -120,9 +120,9 @@ class BatchNorm(VectorOp):
 
     def lane_operations(
         self,
-        input_shapes: tuple[tuple[int, ...], ...],  # noqa: ARG002
+        input_shapes: tuple[tuple[int, ...], ...],
         output_shape: tuple[int, ...],
-        attributes: Mapping[str, Any],  # noqa: ARG002
+        attributes: Mapping[str, Any],
     ) -> Mapping[str, int]:
         """A multiplication and an addition per element, as hardware does without a table."""
         elements = prod(output_shape)
