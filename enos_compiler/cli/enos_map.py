@@ -257,8 +257,8 @@ def _picture(
     arguments: argparse.Namespace,
 ) -> Iterator[str]:
     """Yield loops, accesses, energies and proof of the mapping that was found."""
-    from enos_compiler.cores.loopnest import read_mapping
     from enos_compiler.cores.loopnest_spec import with_operator
+    from enos_compiler.cores.nest_data import read_mapping
     from enos_compiler.mapping.explain import explain
 
     result = read_mapping(shape, answer["mapping"])

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -35,6 +35,7 @@ from enos_compiler.cores.loopnest_spec import (
 )
 from enos_compiler.cores.map_cache import recall
 from enos_compiler.cores.memory import Chip
+from enos_compiler.cores.nest_data import certificate_data, nest_actions, nest_detail
 from enos_compiler.cores.prices import PriceList
 from enos_compiler.errors import SpecError
 from enos_compiler.ir.choice import Bits, Choice, Refusal
@@ -45,17 +46,12 @@ from enos_compiler.mapping.count import EXACT, PLAIN, REFERENCE, CountingRule
 from enos_compiler.mapping.engine import Engine
 from enos_compiler.mapping.events import NestEvents
 from enos_compiler.mapping.layer import count_layer
-from enos_compiler.mapping.machine import Machine
-from enos_compiler.mapping.mapper import Certificate, MapResult, Objective, map_layer
+from enos_compiler.mapping.mapper import MapResult, Objective, map_layer
 from enos_compiler.mapping.nest import MappingError, Nest
 from enos_compiler.mapping.padding import map_padded
 from enos_compiler.mapping.prices import Widths
 
 _RULES: Mapping[str, CountingRule] = {"reference": REFERENCE, "plain": PLAIN, "exact": EXACT}
-_OUTSIDE = (
-    "optimal by the mapper's prices: the plain rule in real numbers; rounding to words and blocks "
-    "and forwarding between neighbours are priced in the events, outside the proof"
-)
 
 
 class LoopNestCore:
@@ -334,87 +330,6 @@ class LoopNestCore:
                 if router := wires.router_pj:
                     table[f"{place}_wires/router"] = (float(router.value), str(router.source))
         return table
-
-
-def nest_actions(events: NestEvents, machine: Machine) -> dict[str, int]:
-    """Return the integer events of a nest, `LEVEL/action`, summed over instances.
-
-    Wires and addresses are events where they have a price.
-    """
-    out = {"element/tap": events.macs}
-    for spec, level, wires in zip(machine.levels, events.levels, events.wires, strict=True):
-        for tensor, counts in level.tensors.items():
-            moved = {
-                "read": counts.vector_reads,
-                "fill": counts.vector_fills,
-                "update": counts.vector_updates,
-            }
-            for kind, count in moved.items():
-                out[f"{spec.name}/{kind}_{tensor.lower()}"] = count * level.clusters
-        if spec.address_pj:
-            addresses = level.total("address_generations") * level.clusters
-            out[f"{spec.name}/address"] = addresses
-        if spec.network.energy_per_hop_pj:
-            hops = sum(wire.hops + wire.link_transfers for wire in wires.values())
-            out[f"{spec.name}_wires/half_hop"] = round(2 * hops) * level.instances
-        if spec.network.router_energy_pj:
-            passes = sum(wire.router_passes + 2 * wire.link_transfers for wire in wires.values())
-            out[f"{spec.name}_wires/router"] = passes * level.instances
-    return {action: count for action, count in out.items() if count}
-
-
-def nest_detail(
-    shape: LayerShape, nest: Nest, events: NestEvents, machine: Machine, widths: Widths
-) -> dict[str, Any]:
-    """Return a nest as JSON-able data, innermost level first; its levels are in reference form."""
-    levels = []
-    entries = nest.as_reference(machine)
-    for entry, level, spec in zip(entries, events.levels, machine.levels, strict=True):
-        kept = {t: c for t, c in level.tensors.items() if c.keep}
-        levels.append(
-            {
-                **entry,
-                "tiles": {t: c.tile_size for t, c in kept.items()},
-                "words": {t: c.utilized_capacity for t, c in kept.items()},
-                "capacity_words": spec.capacity,
-                "instances": level.instances,
-                "cycles": level.cycles,
-            }
-        )
-    return {
-        "dataflow": "loop-nest",
-        "shape": {str(dim): bound for dim, bound in shape.bounds.items()},
-        "bits": asdict(widths),
-        "levels": levels,
-        "cycles": events.cycles,
-        "compute_cycles": events.compute_cycles,
-        "utilisation": events.utilization(machine),
-    }
-
-
-def certificate_data(result: MapResult) -> dict[str, Any]:
-    """Return what was proven about a mapping as JSON-able data."""
-    certificate = result.certificate
-    return {
-        "objective": result.objective,
-        **asdict(certificate),
-        "optimal": certificate.optimal,
-        "outside": _OUTSIDE,
-    }
-
-
-def read_mapping(shape: LayerShape, detail: Mapping[str, Any]) -> MapResult:
-    """Return the mapping of a layer that a cost's detail holds."""
-    proven = detail["certificate"]
-    bounds: dict[str, Any] = {dim.lower(): n for dim, n in detail["shape"].items()}
-    return MapResult(
-        shape=replace(shape, **bounds),  # its bounds may be padded
-        nest=Nest.from_reference(detail["levels"]),
-        energy_pj=detail["mapper"]["energy_pj"],
-        cycles=detail["mapper"]["cycles"],
-        objective=proven["objective"],
-        certificate=Certificate(**{f.name: proven[f.name] for f in fields(Certificate)}),
-    )
 
 
 def _plain(data: Any) -> Any:

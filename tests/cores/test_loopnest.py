@@ -25,9 +25,10 @@ from torch import nn
 import enos_compiler
 from enos_compiler.cores import loopnest, map_cache
 from enos_compiler.cores.base import CoreCost, Homes
-from enos_compiler.cores.loopnest import LoopNestCore, read_mapping
+from enos_compiler.cores.loopnest import LoopNestCore
 from enos_compiler.cores.loopnest_spec import packed_bits, packs_evenly, with_operator
 from enos_compiler.cores.memory import words
+from enos_compiler.cores.nest_data import read_mapping
 from enos_compiler.cores.target import Target, build_target, load_target
 from enos_compiler.errors import InfeasibleError, SpecError
 from enos_compiler.ir import Bits, Choice, LayerShape, Refusal
