@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""SqueezeNet 1.1, MobileNetV2 and ShuffleNetV2, written from their papers' tables."""
+"""SqueezeNet 1.1, MobileNetV1 and V2 and ShuffleNetV2, written from their papers' tables."""
 
 from __future__ import annotations
 
@@ -191,3 +191,48 @@ class ShuffleNetV2(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.tail(self.stages(self.pool(self.stem(x))))
         return self.head(x.mean([2, 3]))
+
+
+SEPARABLE = (
+    (64, 1),
+    (128, 2),
+    (128, 1),
+    (256, 2),
+    (256, 1),
+    (512, 2),
+    *((512, 1),) * 5,
+    (1024, 2),
+    (1024, 1),
+)
+"""(channels, stride) of each separable pair, table 1 of the MobileNet paper (remembered)."""
+
+
+class MobileNetV1(nn.Module):
+    """MobileNet: a stem, thirteen pairs of depthwise and pointwise, one linear layer."""
+
+    def __init__(self, classes: int = 10) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+
+        def add(inputs: int, outputs: int, kernel: int, stride: int, groups: int = 1) -> None:
+            layers.extend(
+                (
+                    nn.Conv2d(
+                        inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False
+                    ),
+                    nn.BatchNorm2d(outputs),
+                    nn.ReLU(inplace=True),
+                )
+            )
+
+        channels = 32
+        add(3, channels, 3, 2)
+        for outputs, stride in SEPARABLE:
+            add(channels, channels, 3, stride, channels)
+            add(channels, outputs, 1, 1)
+            channels = outputs
+        self.features = nn.Sequential(*layers)
+        self.head = nn.Linear(channels, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.features(x).mean([2, 3]))
