@@ -8,10 +8,14 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from enos_compiler import plugins
 from enos_compiler.cli.common import Parser, add_output_options, key_values, run, teller
 from enos_compiler.errors import UsageError
+
+if TYPE_CHECKING:
+    from enos_compiler.options import Options
 
 _EPILOG = """\
 The model file gives model() and example_inputs(), and data() where there is data to train or
@@ -94,31 +98,11 @@ def _compile(words: Sequence[str]) -> None:
     if not arguments.model:
         raise UsageError("no model is named", remedy="enosc examples/digits.py --target hybrid")
 
-    from enos_compiler.assign.budget import Budget
     from enos_compiler.cores.target import load_target
-    from enos_compiler.options import Options
     from enos_compiler.outputs import check_writable
     from enos_compiler.pass_text import parse_passes
 
-    weight_bits, activation_bits = _widths(arguments.bits)
-    options = Options(
-        search=arguments.search,
-        budget=Budget.parse(arguments.budget) if arguments.budget else None,
-        operators=_names(arguments.operators),
-        weight_bits=weight_bits,
-        activation_bits=activation_bits,
-        passes=arguments.passes,
-        epochs=arguments.epochs,
-        finetune=arguments.finetune,
-        batch=arguments.batch,
-        inferences=arguments.inferences,
-        seed=arguments.seed,
-        allow_float=arguments.allow_float,
-        first_last_free=arguments.first_last == "free",
-        check=arguments.check,
-        check_images=arguments.check_images,
-        model_args=key_values(arguments.model_arg, "--model-arg"),
-    )
+    options = _options(arguments)
     if options.passes:
         parse_passes(options.passes)
     if arguments.print_after and arguments.print_after != "all":
@@ -152,6 +136,32 @@ def _compile(words: Sequence[str]) -> None:
     if arguments.time_passes:
         for record in compiled.records:
             print(f"{record.seconds:8.2f} s  {record.text}", file=sys.stderr)
+
+
+def _options(arguments: argparse.Namespace) -> Options:
+    """Return the options of a compilation that the command line asks for."""
+    from enos_compiler.assign.budget import Budget
+    from enos_compiler.options import Options
+
+    weight_bits, activation_bits = _widths(arguments.bits)
+    return Options(
+        search=arguments.search,
+        budget=Budget.parse(arguments.budget) if arguments.budget else None,
+        operators=_names(arguments.operators),
+        weight_bits=weight_bits,
+        activation_bits=activation_bits,
+        passes=arguments.passes,
+        epochs=arguments.epochs,
+        finetune=arguments.finetune,
+        batch=arguments.batch,
+        inferences=arguments.inferences,
+        seed=arguments.seed,
+        allow_float=arguments.allow_float,
+        first_last_free=arguments.first_last == "free",
+        check=arguments.check,
+        check_images=arguments.check_images,
+        model_args=key_values(arguments.model_arg, "--model-arg"),
+    )
 
 
 def _names(text: str | None) -> tuple[str, ...]:

@@ -156,28 +156,18 @@ def multi_head_attention(
         raise b.error("a key padding mask that depends on the input", "use full sequences")
     width = embed_dim_to_check
     name = _hint(b)
-    factor = 1 / sqrt(width // num_heads)
-    sources = [_batch_first(b, x) for x in (query, key, value)]
-    heads = []
-    for index, (part, source) in enumerate(zip("qkv", sources, strict=True)):
-        scaling = factor if part == "q" else 1.0
-        rows = slice(index * width, (index + 1) * width)
-        if use_separate_proj_weight:
-            packed, taken = (q_proj_weight, k_proj_weight, v_proj_weight)[index], slice(None)
-        else:
-            packed, taken = in_proj_weight, rows
-        weight = b.derive(packed, part, lambda w, r=taken, s=scaling: w[r] * s)  # type: ignore[misc]
-        bias = None
-        if in_proj_bias is not None:
-            bias = b.derive(in_proj_bias, part, lambda w, r=rows, s=scaling: w[r] * s)  # type: ignore[misc]
-        projected = b.emit("linear", source, weight, bias, name=f"{name}_{part}")
-        split = b.reshape(projected, lambda s: (*s[:2], num_heads, s[2] // num_heads))
-        heads.append(permuted(b, split, (0, 2, 1, 3)))
-    q, k, v = heads
+    rows = [slice(index * width, (index + 1) * width) for index in range(3)]
+    weights = [(in_proj_weight, taken) for taken in rows]
+    if use_separate_proj_weight:
+        weights = [(w, slice(None)) for w in (q_proj_weight, k_proj_weight, v_proj_weight)]
+    q, k, v = (
+        _projected(b, x, part, weight, (in_proj_bias, taken), num_heads)
+        for part, x, weight, taken in zip("qkv", (query, key, value), weights, rows, strict=True)
+    )
     scores = b.emit("matmul", q, permuted(b, k, (0, 1, 3, 2)), name=f"{name}_scores")
     scores = _masked_heads(b, scores, attn_mask, key_padding_mask, is_causal=is_causal)
-    weights = b.emit("softmax", scores, dim=3, name=f"{name}_softmax")
-    mixed = permuted(b, b.emit("matmul", weights, v, name=f"{name}_mixed"), (0, 2, 1, 3))
+    shares = b.emit("softmax", scores, dim=3, name=f"{name}_softmax")
+    mixed = permuted(b, b.emit("matmul", shares, v, name=f"{name}_mixed"), (0, 2, 1, 3))
     joined = b.reshape(mixed, lambda s: (*s[:2], s[2] * s[3]))
     result = linear(b, joined, out_proj_weight, out_proj_bias)
     result = permuted(b, result, (1, 0, 2))
@@ -186,8 +176,39 @@ def multi_head_attention(
         result = b.reshape(result, lambda s: (s[0], s[2]))
     if not need_weights:
         return (result,)
-    seen = b.emit("mean", weights, dims=(1,), keepdim=False) if average_attn_weights else weights
+    seen = b.emit("mean", shares, dims=(1,), keepdim=False) if average_attn_weights else shares
     return result, b.reshape(seen, lambda s: s[1:]) if is_unbatched else seen
+
+
+def _projected(
+    b: Builder,
+    x: fx.Node,
+    part: str,
+    weight: tuple[Any, slice],
+    bias: tuple[Any, slice],
+    heads: int,
+) -> fx.Node:
+    """Return query, key or value as (batch, heads, length, features per head).
+
+    Args:
+        b: where nodes are emitted.
+        x: (length, batch, features) or (length, features).
+        part: `q`, `k` or `v`.
+        weight: a parameter and the rows of it that belong to the part.
+        bias: likewise; the parameter may be None.
+        heads: how many.
+    """
+    width = bias[1].stop - bias[1].start
+    scaling = 1 / sqrt(width // heads) if part == "q" else 1.0
+
+    def scaled(parameter: Any, rows: slice) -> Any:
+        return b.derive(parameter, part, lambda w: w[rows] * scaling)
+
+    offset = None if bias[0] is None else scaled(*bias)
+    source = _batch_first(b, x)
+    projected = b.emit("linear", source, scaled(*weight), offset, name=f"{_hint(b)}_{part}")
+    split = b.reshape(projected, lambda s: (*s[:2], heads, s[2] // heads))
+    return permuted(b, split, (0, 2, 1, 3))
 
 
 def _batch_first(b: Builder, x: fx.Node) -> fx.Node:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from enos_compiler.ir.choice import Choice, Refusal
 from enos_compiler.ir.cost import Cost
@@ -29,18 +29,7 @@ Fact = Literal[
     "scheduled",
 ]
 
-FACTS: tuple[Fact, ...] = (
-    "shaped",
-    "calibrated",
-    "choices",
-    "scored",
-    "assigned",
-    "tuned",
-    "quantized",
-    "mapped",
-    "placed",
-    "scheduled",
-)
+FACTS: tuple[Fact, ...] = get_args(Fact)
 """Facts in the order of the pipeline; ensuring one drops every later one."""
 
 

@@ -71,7 +71,7 @@ class Operator(Protocol):
     def elementary_operations(self, bits: Bits, taps: int) -> Mapping[str, float]:
         """Return elementary operations of one tap by name, e.g. {"multiply_8x8": 1, "add_26": 1}.
 
-        Names are those of FACTS table 6: `multiply_<a>x<w>`, `add_<b>`, `shift_<b>`, `xor_<b>`,
+        Names: `multiply_<a>x<w>`, `add_<b>`, `shift_<b>`, `xor_<b>`,
         `register_<b>`, `popcount`; widths include accumulator growth ceil(log2 taps).
         """
 
