@@ -14,7 +14,6 @@ from enos_compiler.errors import EnosError
 from enos_compiler.frontend.trace import trace
 from enos_compiler.frontend.user import UserModel
 from enos_compiler.ir.network import Network
-from enos_compiler.ir.printer import format_network
 from enos_compiler.ir.program import Program
 from enos_compiler.ir.serialize import save_network
 from enos_compiler.options import FULL_CHECK_MACS, Options
@@ -39,8 +38,8 @@ class Hooks:
 
     say: Callable[[str], None] = lambda _: None
     progress: bool = False
-    print_after: str | None = None
-    """Name of the pass after which the network is printed on stdout, or `all`."""
+    after_pass: Callable[[str, Network], None] = lambda _name, _network: None
+    """Called with the name and the result of each pass."""
     keep_steps: bool = False
     """Keep the network after each pass, for `Compiled.save` to write."""
     work_folder: Path | None = None
@@ -167,8 +166,7 @@ def run_passes(
     kept: dict[str, Network] = {}
 
     def after(step: Pass, result: Network) -> None:
-        if hooks.print_after in (step.name, "all"):
-            print(format_network(result), end="")
+        hooks.after_pass(step.name, result)
         kept[f"{len(kept) + 1:02}-{step.name}"] = result
 
     pipeline = Pipeline(steps, after=after)

@@ -9,10 +9,15 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Callable, Sequence
-from typing import NoReturn
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, NoReturn
 
+from enos_compiler import plugins
 from enos_compiler.errors import EnosError, UsageError
+
+if TYPE_CHECKING:
+    from enos_compiler.ir.network import Network
+    from enos_compiler.pipeline import PassRecord
 
 
 class Parser(argparse.ArgumentParser):
@@ -66,7 +71,7 @@ def run(command: Callable[[Sequence[str]], None], arguments: Sequence[str] | Non
         if verbose:
             raise
         print(
-            f"enosc: {type(error).__name__}: {error}\n"
+            f"error: {type(error).__name__}: {error}\n"
             "  this is a defect of the compiler; run again with -v and report the trace",
             file=sys.stderr,
         )
@@ -86,6 +91,32 @@ def teller(*, quiet: bool, verbose: bool) -> Callable[[str], None]:
     if quiet or not (verbose or sys.stderr.isatty()):
         return lambda _text: None
     return lambda text: print(text, file=sys.stderr, flush=True)
+
+
+def network_printer(after: str | None) -> Callable[[str, Network], None]:
+    """Return what prints the network on stdout after a pass, or after each one for `all`.
+
+    Raises:
+        UsageError: no pass of that name is registered.
+    """
+    if after is None:
+        return lambda _name, _network: None
+    if after != "all":
+        plugins.entry("passes", after)
+
+    def show(name: str, network: Network) -> None:
+        from enos_compiler.ir.printer import format_network
+
+        if after in (name, "all"):
+            print(format_network(network), end="")
+
+    return show
+
+
+def print_times(records: Iterable[PassRecord]) -> None:
+    """Print what each pass took on stderr."""
+    for record in records:
+        print(f"{record.seconds:8.2f} s  {record.text}", file=sys.stderr)
 
 
 def key_values(items: Sequence[str], option: str) -> dict[str, str]:

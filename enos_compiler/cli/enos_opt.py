@@ -10,7 +10,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from enos_compiler import plugins
-from enos_compiler.cli.common import Parser, add_output_options, run, teller
+from enos_compiler.cli.common import (
+    Parser,
+    add_output_options,
+    key_values,
+    network_printer,
+    print_times,
+    run,
+    teller,
+)
 from enos_compiler.errors import UsageError
 
 _EPILOG = """\
@@ -56,14 +64,12 @@ def _optimise(words: Sequence[str]) -> None:
     from enos_compiler.pass_text import parse_passes
 
     steps = parse_passes(arguments.passes)
-    if arguments.print_after and arguments.print_after != "all":
-        plugins.entry("passes", arguments.print_after)
+    after_pass = network_printer(arguments.print_after)
     if arguments.output:
         check_writable(arguments.output)
     if arguments.target:
         load_target(arguments.target)
 
-    from enos_compiler.cli.common import key_values
     from enos_compiler.compiler import Hooks, run_passes
     from enos_compiler.ir.serialize import load_network, save_network
 
@@ -83,7 +89,7 @@ def _optimise(words: Sequence[str]) -> None:
     hooks = Hooks(
         say=teller(quiet=arguments.quiet, verbose=arguments.verbose),
         progress=sys.stderr.isatty() and not arguments.quiet,
-        print_after=arguments.print_after,
+        after_pass=after_pass,
     )
     network, records, _ = run_passes(
         network,
@@ -102,8 +108,7 @@ def _optimise(words: Sequence[str]) -> None:
     elif not arguments.output and not arguments.quiet:
         print(format_network(network), end="")
     if arguments.time_passes:
-        for record in records:
-            print(f"{record.seconds:8.2f} s  {record.text}", file=sys.stderr)
+        print_times(records)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from enos_compiler import plugins
-from enos_compiler.cli.common import Parser, add_output_options, key_values, run, teller
+from enos_compiler.cli.common import (
+    Parser,
+    add_output_options,
+    key_values,
+    network_printer,
+    print_times,
+    run,
+    teller,
+)
 from enos_compiler.errors import UsageError
 
 if TYPE_CHECKING:
@@ -105,8 +113,7 @@ def _compile(words: Sequence[str]) -> None:
     options = _options(arguments)
     if options.passes:
         parse_passes(options.passes)
-    if arguments.print_after and arguments.print_after != "all":
-        plugins.entry("passes", arguments.print_after)
+    after_pass = network_printer(arguments.print_after)
     target = load_target(arguments.target, inferences=options.inferences)
     if arguments.output:
         check_writable(arguments.output)
@@ -121,7 +128,7 @@ def _compile(words: Sequence[str]) -> None:
     hooks = Hooks(
         say=say,
         progress=sys.stderr.isatty() and not arguments.quiet,
-        print_after=arguments.print_after,
+        after_pass=after_pass,
         keep_steps=arguments.save_temps,
         work_folder=output / ".enos",
     )
@@ -134,8 +141,7 @@ def _compile(words: Sequence[str]) -> None:
 
         print_summary(compiled.report, output)
     if arguments.time_passes:
-        for record in compiled.records:
-            print(f"{record.seconds:8.2f} s  {record.text}", file=sys.stderr)
+        print_times(compiled.records)
 
 
 def _options(arguments: argparse.Namespace) -> Options:
