@@ -7,7 +7,7 @@ import random
 from pathlib import Path
 
 import pytest
-from test_mapper import four_levels, random_shape, three_levels
+from small_machines import four_levels, random_shape, three_levels
 
 from enos_compiler.errors import InfeasibleError
 from enos_compiler.mapping import engine

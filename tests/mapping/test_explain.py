@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import random
 
-from test_mapper import four_levels, random_shape, three_levels
+from small_machines import four_levels, random_shape, three_levels
 
 from enos_compiler.errors import InfeasibleError
 from enos_compiler.ir.shape import LayerShape

@@ -6,7 +6,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from test_mapper import random_shape, three_levels
+from small_machines import random_shape, three_levels
 
 from enos_compiler.errors import InfeasibleError
 from enos_compiler.ir.shape import LayerShape

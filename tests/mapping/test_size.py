@@ -6,7 +6,7 @@ from __future__ import annotations
 import random
 
 from nest_brute import Brute
-from test_mapper import four_levels, random_shape, random_space, three_levels
+from small_machines import four_levels, random_shape, random_space, three_levels
 
 from enos_compiler.errors import InfeasibleError
 from enos_compiler.ir.shape import LayerShape
