@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from enos_compiler.assign.budget import Budget
 from enos_compiler.errors import PassError
@@ -27,8 +27,6 @@ class Search(Pass):
     requires: ClassVar[frozenset[Fact]] = frozenset({"calibrated", "choices"})
     ensures: ClassVar[frozenset[Fact]] = frozenset({"scored"})
 
-    method: Literal["single"] = "single"
-    """How weights and probabilities are trained: `single`, both on one loss."""
     epochs: int = 8
     """Epochs of the search."""
     budget: Budget = field(default_factory=lambda: Budget.parse("floor+0.5"))
