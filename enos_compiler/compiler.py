@@ -5,24 +5,26 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from enos_compiler.errors import EnosError
+import numpy as np
+
+from enos_compiler.errors import EnosError, FrontendError, UsageError, nearest
 from enos_compiler.frontend.trace import trace
 from enos_compiler.frontend.user import UserModel
 from enos_compiler.ir.network import Network
 from enos_compiler.ir.program import Program
 from enos_compiler.ir.serialize import save_network
-from enos_compiler.options import FULL_CHECK_MACS, Options
+from enos_compiler.options import Options
 from enos_compiler.outputs import staged_outputs
 from enos_compiler.pass_text import parse_passes
 from enos_compiler.pipeline import Context, Pass, PassRecord, Pipeline
 
 if TYPE_CHECKING:
-    import numpy as np
+    from numpy.typing import ArrayLike
     from onnx import ModelProto
     from torch import Tensor, nn
 
@@ -64,11 +66,15 @@ class Compiled:
             raise EnosError("the pipeline did not schedule", remedy="end it with the schedule pass")
         return self.network.program
 
-    def run(self, *inputs: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], ...]:
-        """Return the compiled network's outputs, real-valued, by the integer reference."""
+    def run(self, *inputs: Tensor | ArrayLike) -> tuple[np.ndarray[Any, Any], ...]:
+        """Return the compiled network's outputs, real-valued, by the integer reference.
+
+        Args:
+            inputs: tensors or arrays, batch first, in the order of the example inputs.
+        """
         from enos_compiler.semantics.reference import run
 
-        return run(self.network, inputs)
+        return run(self.network, tuple(np.asarray(x) for x in inputs))
 
     def save(self, folder: str | Path) -> None:
         """Write model.onnx, program.json, report.json and layers.csv into `folder`.
@@ -79,7 +85,7 @@ class Compiled:
         from enos_compiler.report.csv import write_csv
         from enos_compiler.schedule.program_file import write_program
 
-        with staged_outputs(Path(folder), last="report.json") as stage:
+        with staged_outputs(Path(folder), last="report.json", stale=("network",)) as stage:
             save_onnx(self.onnx, stage / "model.onnx")
             write_program(self.network, stage)
             write_csv(self.report, stage / "layers.csv")
@@ -112,11 +118,32 @@ def compile(
     from enos_compiler.assign.budget import Budget
     from enos_compiler.cores.target import load_target
 
+    known = [f.name for f in fields(Options)]
+    for unknown in sorted(set(options) - set(known)):
+        raise UsageError(f"unknown option `{unknown}`", remedy=nearest(unknown, known))
     if isinstance(options.get("budget"), str):
         options["budget"] = Budget.parse(options["budget"])
     checked = Options(**options)
+    _check_module(model, example_inputs)
     user = UserModel.from_module(model, example_inputs, data=data, name=name)
     return compile_model(user, load_target(target, inferences=checked.inferences), checked)
+
+
+def _check_module(model: object, example_inputs: object) -> None:
+    import torch
+
+    if not isinstance(model, torch.nn.Module):
+        raise FrontendError(
+            f"model is a {type(model).__name__}, not a torch.nn.Module",
+            remedy="compile(model, (tensor,))",
+        )
+    inputs = example_inputs if isinstance(example_inputs, (tuple, list)) else [example_inputs]
+    for tensor in inputs:
+        if not isinstance(tensor, torch.Tensor) or not isinstance(example_inputs, (tuple, list)):
+            raise FrontendError(
+                f"example_inputs is no tuple of tensors: it holds a {type(tensor).__name__}",
+                remedy="compile(model, (tensor,)); torch.from_numpy turns an array into one",
+            )
 
 
 def compile_model(
@@ -126,6 +153,7 @@ def compile_model(
     hooks = hooks or Hooks()
     data = user.data()
     steps = parse_passes(options.pipeline(can_train=data is not None and data.train is not None))
+    _require_whole(steps)
     network = trace(user, batch=options.batch)
     network = replace(
         network,
@@ -149,6 +177,19 @@ def compile_model(
     onnx, report = _finish(network, kept, user, target, options, hooks)
     steps_to_save = kept if hooks.keep_steps else {}
     return Compiled(network, target, report, onnx, records, steps_to_save)
+
+
+def _require_whole(steps: Sequence[Pass]) -> None:
+    """Refuse a pipeline at whose end there is nothing to export or to report."""
+    ensured = frozenset[str]().union(*(step.ensures for step in steps))
+    lacking = [fact for fact in ("quantized", "scheduled") if fact not in ensured]
+    if lacking:
+        raise UsageError(
+            f"the pipeline ends without {' and '.join(lacking)}: there would be nothing to write",
+            place="--passes",
+            remedy="end it with quantize,map-digital,map-cim,schedule; --print-after PASS shows "
+            "the network on the way, enos-opt runs any part of a pipeline",
+        )
 
 
 def run_passes(
@@ -193,6 +234,7 @@ def _finish(
     hooks: Hooks,
 ) -> tuple[ModelProto, dict[str, Any]]:
     """Export the compiled network, check it, measure it and write its report."""
+    from enos_compiler.checks import check_onnx, measure_accuracy, output_noise
     from enos_compiler.export.onnx import export_onnx
     from enos_compiler.report.build import build_report
 
@@ -211,89 +253,13 @@ def _finish(
         totals={name: float(report["totals"][name]) for name in ("energy_pj", "latency_ns")},
         target=target.name,
     )
-    report["checks"] = _check(onnx, network, user, options, hooks)
+    hooks.say("check: ONNX Runtime against the integer reference")
+    report["checks"] = check_onnx(onnx, network, user, options)
+    hooks.say("accuracy: the float network and model.onnx")
     canonical = next(n for n in kept.values() if "shaped" in n.facts)
-    report["accuracy"] = _accuracy(onnx, network, canonical, user, hooks)
+    report["accuracy"] = measure_accuracy(onnx, network, canonical, user)
+    if report["accuracy"] is None and options.check != "none":
+        images = options.check_images if report["checks"]["level"] == "full" else 1
+        noise = output_noise(network, canonical, images)
+        report["sections"] = {**report["sections"], **({"output-noise": noise} if noise else {})}
     return onnx, report
-
-
-def _check(
-    onnx: ModelProto, network: Network, user: UserModel, options: Options, hooks: Hooks
-) -> dict[str, Any]:
-    """Compare ONNX Runtime, optimisations off and on, with the integer reference.
-
-    Raises:
-        EnosError: an output differs although no float island is in the way.
-    """
-    from enos_compiler.export.check import compare
-    from enos_compiler.report.build import complete_checks
-
-    small = network.macs <= FULL_CHECK_MACS
-    level = options.check or ("full" if small else "sampled")
-    if level == "none":
-        return complete_checks({"level": level})
-    inputs = _check_inputs(network, user, options.check_images if level == "full" else 1)
-    hooks.say(f"check: ONNX Runtime against the reference on {len(inputs[0])} inputs")
-    steps = compare(onnx, network, inputs).max_steps
-    islands = [vector.name for vector in network.vectors.values() if vector.is_float]
-    if steps > 0 and not islands:
-        raise EnosError(
-            f"ONNX Runtime differs from the integer reference by {steps} output steps",
-            place="check of model.onnx",
-            remedy="this is a defect: report it with the model; --check none skips the check",
-        )
-    return complete_checks({"level": level, "onnx_max_steps": steps})
-
-
-def _check_inputs(
-    network: Network, user: UserModel, images: int
-) -> tuple[np.ndarray[Any, Any], ...]:
-    """Return real inputs: from the test set where there is one, else the example inputs."""
-    data = user.data()
-    if data is not None and data.test is not None and len(network.inputs) == 1:
-        batch = next(data.batches("test", batch_size=images, limit=images))[0]
-        return _whole_batches((batch.numpy(),), network)
-    return _whole_batches(tuple(t[:images].numpy() for t in user.example_inputs()), network)
-
-
-def _whole_batches(
-    inputs: tuple[np.ndarray[Any, Any], ...], network: Network
-) -> tuple[np.ndarray[Any, Any], ...]:
-    """Cut inputs to whole batches where the batch is fixed."""
-    if network.batch_is_symbolic:
-        return inputs
-    whole = len(inputs[0]) // network.batch * network.batch
-    return tuple(array[:whole] for array in inputs) if whole else inputs
-
-
-def _accuracy(
-    onnx: ModelProto, network: Network, canonical: Network, user: UserModel, hooks: Hooks
-) -> dict[str, Any] | None:
-    """Return accuracies on the whole test set: of the float network and of the ONNX file.
-
-    The float network is the user's, or the one that the search trained from an untrained network.
-    """
-    data = user.data()
-    if data is None or data.test is None or len(network.inputs) != 1:
-        return None
-    import torch
-
-    from enos_compiler.export.check import OnnxSession
-    from enos_compiler.search.evaluate import evaluate, module_predictor
-
-    hooks.say("accuracy: the float network and model.onnx on the test set")
-    batch = None if network.batch_is_symbolic else network.batch
-    trained = network.sections.get("search", {}).get("float", {}).get("test_accuracy")
-    reference = trained
-    if trained is None:
-        measured = evaluate(module_predictor(canonical.graph), data, batch=batch)
-        reference = measured.fraction if measured else None
-    session = OnnxSession(onnx, "on")
-
-    def predict(images: Tensor) -> Tensor:
-        return torch.from_numpy(session.run((images.numpy(),))[0])
-
-    compiled = evaluate(predict, data, batch=batch)
-    if reference is None or compiled is None:
-        return None
-    return {"reference": reference, "compiled": compiled.fraction, "images": compiled.answers}

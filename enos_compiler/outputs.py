@@ -3,10 +3,9 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,16 +23,23 @@ def check_writable(folder: Path) -> None:
         existing = existing.parent
     if not existing.is_dir():
         raise EnosError("is a file, not a folder", place=str(existing), remedy="another -o DIR")
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise EnosError("cannot be written", place=str(existing), remedy="another -o DIR")
+    try:
+        Path(tempfile.mkdtemp(dir=existing)).rmdir()
+    except OSError as error:
+        raise EnosError(
+            f"cannot be written: {error.strerror or error}",
+            place=str(existing),
+            remedy="another -o DIR",
+        ) from error
 
 
 @contextmanager
-def staged_outputs(folder: Path, last: str) -> Iterator[Path]:
+def staged_outputs(folder: Path, last: str, stale: Collection[str] = ()) -> Iterator[Path]:
     """Yield a temporary sibling of `folder`; on success move its entries into `folder`.
 
-    Each entry replaces its namesake by rename, the one named `last` at the very end; other files
-    in `folder` stay. If the body fails, `folder` is as it was and the sibling is gone.
+    Each entry replaces its namesake by rename, the one named `last` at the very end; entries named
+    in `stale` that were not made again go, other files in `folder` stay. If the body fails,
+    `folder` is as it was and the sibling is gone.
 
     Raises:
         EnosError: the disk is full or the folder cannot be written.
@@ -45,13 +51,21 @@ def staged_outputs(folder: Path, last: str) -> Iterator[Path]:
         raise _write_error(error, folder) from error
     try:
         yield stage
+        check_writable(folder)
         folder.mkdir(exist_ok=True)
-        for entry in sorted(stage.iterdir(), key=lambda p: (p.name == last, p.name)):
+        for name in stale:
+            if (folder / name).exists() and not (stage / name).exists():
+                (folder / name).rename(stage / f"{name}.old")
+        for entry in sorted(_made(stage), key=lambda p: (p.name == last, p.name)):
             _replace(entry, folder / entry.name)
     except OSError as error:
         raise _write_error(error, folder) from error
     finally:
         shutil.rmtree(stage, ignore_errors=True)
+
+
+def _made(stage: Path) -> list[Path]:
+    return [entry for entry in stage.iterdir() if entry.suffix != ".old"]
 
 
 def _replace(new: Path, old: Path) -> None:

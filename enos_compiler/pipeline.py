@@ -89,7 +89,7 @@ class Pipeline:
         while queue:
             step = queue.pop(0)
             lacking = missing(network, step.requires)
-            if "calibrated" in lacking and step.name != "calibrate":
+            if lacking == ("calibrated",):
                 calibrate = self._calibration()
                 context.say(f"{step.name} needs ranges: calibrate runs first")
                 queue[:0] = [calibrate, step]

@@ -20,6 +20,8 @@ FORMS = "0.6 (of the baseline), floor+0.5, 12.5uJ, unlimited, baseline"
 """What `Budget.parse` reads, for messages and help."""
 
 _PJ = {"pJ": 1.0, "nJ": 1e3, "uJ": 1e6, "µJ": 1e6, "\u03bcJ": 1e6, "mJ": 1e9, "J": 1e12}
+_LARGEST_SHARE = 10.0
+"""A larger share of the baseline is an energy whose unit was forgotten."""
 _NUMBER = r"(\d+(?:\.\d*)?|\.\d+)(?:[eE]([+-]?\d+))?"
 _FRACTION = re.compile(_NUMBER)
 _FLOOR = re.compile(rf"floor(?:\s*\+\s*(?P<share>{_NUMBER}))?")
@@ -90,7 +92,7 @@ def _read(text: str) -> Budget:
         energy_pj = _finite(found["number"], bare) * _PJ[found["unit"]]
         return Budget("absolute", _positive(energy_pj, bare), text=bare)
     if _FRACTION.fullmatch(bare):
-        return Budget("fraction", _positive(_finite(bare, bare), bare), text=bare)
+        return Budget("fraction", _share(_positive(_finite(bare, bare), bare), bare), text=bare)
     raise ValueError(f"`{text}` is not a budget; known forms: {FORMS}")
 
 
@@ -98,6 +100,15 @@ def _finite(number: str, text: str) -> float:
     value = float(number)
     if not isfinite(value):
         raise ValueError(f"budget `{text}` is not a finite number")
+    return value
+
+
+def _share(value: float, text: str) -> float:
+    if value > _LARGEST_SHARE:
+        raise ValueError(
+            f"budget `{text}` would be {value:g} times the baseline; for an energy give its unit: "
+            f"{text}uJ"
+        )
     return value
 
 

@@ -48,7 +48,7 @@ def run(command: Callable[[Sequence[str]], None], arguments: Sequence[str] | Non
     """Run a command; turn errors into one message and an exit status.
 
     Returns:
-        0 done, 1 failed with one message, 2 wrong usage.
+        0 done, 1 failed with one message, 2 wrong usage, 130 interrupted.
     """
     # Threads that spin while they wait stall each other on a machine that does anything else.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -62,7 +62,11 @@ def run(command: Callable[[Sequence[str]], None], arguments: Sequence[str] | Non
         _print_error(error, as_json="--json" in words)
         return error.exit_code
     except KeyboardInterrupt:
-        print("interrupted; nothing was replaced", file=sys.stderr)
+        print(
+            "interrupted; nothing was replaced. A search goes on from its last epoch when the "
+            "same command runs again",
+            file=sys.stderr,
+        )
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -85,7 +85,8 @@ def _optimise(words: Sequence[str]) -> None:
     if arguments.model:
         from enos_compiler.frontend.user import load_user_model
 
-        user = load_user_model(arguments.model, key_values(arguments.model_arg, "--model-arg"))
+        given = key_values(arguments.model_arg, "--model-arg")
+        user = load_user_model(arguments.model, given, seed=arguments.seed)
     hooks = Hooks(
         say=teller(quiet=arguments.quiet, verbose=arguments.verbose),
         progress=sys.stderr.isatty() and not arguments.quiet,
@@ -105,8 +106,11 @@ def _optimise(words: Sequence[str]) -> None:
             save_network(network, stage)
     if arguments.json:
         print(json.dumps({"facts": sorted(network.facts), "passes": [r.text for r in records]}))
-    elif not arguments.output and not arguments.quiet:
-        print(format_network(network), end="")
+    elif not arguments.quiet:
+        if arguments.output:
+            print(f"network with {len(network.facts)} facts written to {arguments.output}/")
+        else:
+            print(format_network(network), end="")
     if arguments.time_passes:
         print_times(records)
 

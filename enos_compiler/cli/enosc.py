@@ -20,7 +20,7 @@ from enos_compiler.cli.common import (
     run,
     teller,
 )
-from enos_compiler.errors import UsageError
+from enos_compiler.errors import EnosError, UsageError
 
 if TYPE_CHECKING:
     from enos_compiler.options import Options
@@ -122,7 +122,7 @@ def _compile(words: Sequence[str]) -> None:
     from enos_compiler.frontend.user import load_user_model
 
     say = teller(quiet=arguments.quiet, verbose=arguments.verbose)
-    user = load_user_model(arguments.model, options.model_args)
+    user = load_user_model(arguments.model, options.model_args, seed=options.seed)
     output = arguments.output or Path("build") / f"{user.name}-{target.name}"
     check_writable(output)
     hooks = Hooks(
@@ -199,7 +199,16 @@ def _describe_passes(name: str | None) -> None:
         print(help_text(name))
         return
     for known in plugins.names("passes"):
-        print(f"{known:16} {help_text(known).splitlines()[0].partition(': ')[2]}")
+        try:
+            first = help_text(known).splitlines()[0].partition(": ")[2]
+        except EnosError as error:
+            first = f"(broken: {error.message})"
+        print(f"{known:16} {first}")
+
+    from enos_compiler.options import Options
+
+    for condition, can_train in (("with data", True), ("without data", False)):
+        print(f"\nby default, {condition}:\n  {Options().pipeline(can_train=can_train)}")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import sys
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
@@ -40,6 +40,8 @@ class UserModel:
     path: Path | None
     """The Python file that defines the model; None for a module given from Python."""
     source: _Source
+    _held: dict[str, Any] = field(default_factory=dict, repr=False)
+    """What the user's functions returned: each is called once."""
 
     @classmethod
     def from_module(
@@ -59,7 +61,8 @@ class UserModel:
         Raises:
             FrontendError: the user's function raises, or returns something else than a module.
         """
-        return self.source.model()
+        model: nn.Module = self._once("model", self.source.model)
+        return model
 
     def example_inputs(self) -> tuple[Tensor, ...]:
         """Return the user's example inputs, a tuple of tensors.
@@ -67,11 +70,18 @@ class UserModel:
         Raises:
             FrontendError: there is no such function, it raises, or it returns no tensors.
         """
-        return self.source.example_inputs()
+        inputs: tuple[Tensor, ...] = self._once("example_inputs", self.source.example_inputs)
+        return inputs
 
     def data(self) -> Data | None:
         """Return the user's data, its splits unopened; None where there are none."""
-        return self.source.data()
+        data: Data | None = self._once("data", self.source.data)
+        return data
+
+    def _once(self, name: str, ask: Callable[[], Any]) -> Any:
+        if name not in self._held:
+            self._held[name] = ask()
+        return self._held[name]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -102,6 +112,8 @@ class _File:
     """Name of the function that returns the model."""
     arguments: Mapping[str, str]
     """Model arguments as text; each function takes those that it names."""
+    seed: int = 0
+    """Of the global generators, before each of the functions runs."""
 
     def model(self) -> nn.Module:
         from torch import nn
@@ -147,6 +159,7 @@ class _File:
     def _call(self, name: str) -> Any:
         function = getattr(self.module, name)
         kwargs = self._arguments_of(name, function)
+        _seed(self.seed)
         try:
             with _importable(self.path.parent):
                 return function(**kwargs)
@@ -192,19 +205,35 @@ class _File:
         return chosen
 
 
-def load_user_model(reference: str, model_args: Mapping[str, str] | None = None) -> UserModel:
+def _seed(seed: int) -> None:
+    """Seed every generator that a user's code may draw from, so that a run can be repeated."""
+    import random
+
+    import numpy as np
+    import torch
+
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002  (users' code draws from the global generator)
+    torch.manual_seed(seed)
+
+
+def load_user_model(
+    reference: str, model_args: Mapping[str, str] | None = None, *, seed: int = 0
+) -> UserModel:
     """Load `file.py[:function]` or `package.module:callable`; run nothing but the import.
 
     Args:
         reference: where the model is; the function's default name is `model`.
         model_args: texts by name, for the functions that name them.
+        seed: of Python's, numpy's and torch's generators while the user's code runs.
 
     Raises:
         FrontendError: the file is missing or fails to import, or lacks the function.
         UsageError: a model argument that no function names.
     """
+    _seed(seed)
     place, _, function = reference.partition(":")
-    if place.endswith(".py") or "/" in place:
+    if place.endswith(".py") or "/" in place or Path(place).is_dir():
         path = _existing(Path(place))
         module = _import_file(path)
     else:
@@ -220,7 +249,7 @@ def load_user_model(reference: str, model_args: Mapping[str, str] | None = None)
             + (", ".join(functions) or "none"),
         )
     label = path.stem if name == "model" else f"{path.stem}-{name}"
-    source = _File(path, module, name, dict(model_args or {}))
+    source = _File(path, module, name, dict(model_args or {}), seed)
     _refuse_unknown_arguments(source)
     return UserModel(label, path, source)
 

@@ -4,16 +4,18 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import yaml
 
 from enos_compiler.cli.enos_opt import main as enos_opt
 from enos_compiler.cli.enosc import main as enosc
+from enos_compiler.errors import UsageError
+from enos_compiler.options import Options
 
 GOOD = """
 import torch
@@ -115,6 +117,7 @@ USAGE_ERRORS = {
     ("--passes", "assign{budgte=1}"): ["pass assign: unknown option `budgte`", "budget"],
     ("--passes", "canonicalize", "--budget", "0.5"): ["--passes excludes --budget"],
     ("--budget", "lots"): ["`lots` is not a budget", "floor+0.5"],
+    ("--budget", "12.5"): ["for an energy give its unit: 12.5uJ"],
     ("--bits", "9"): ["--bits: 9 bits is outside 2..8"],
     ("--bits", "many"): ["--bits: `many` is not a list of widths"],
     ("--search", "genetic"): ["--search: `genetic` is not known"],
@@ -136,10 +139,32 @@ def test_usage_errors_are_found_before_the_model_is_loaded(
         assert text in error
 
 
-def test_search_that_trains_needs_data(compile_file: Run) -> None:
-    status, error = compile_file(GOOD, "--search", "single")
+@pytest.mark.parametrize(
+    ("option", "value", "way_out"),
+    [
+        ("--search", "single", "--search sensitivity"),
+        ("--epochs", "3", "leave --epochs out"),
+        ("--finetune", "2", "leave --finetune out"),
+    ],
+)
+def test_what_trains_needs_data(compile_file: Run, option: str, value: str, way_out: str) -> None:
+    status, error = compile_file(GOOD, option, value)
     assert status == 2
-    assert "has no data()" in error
+    assert error == (
+        f"error: {option} {value} trains, but the model file has no data()\n"
+        f"  try: {way_out}, or give the file a data() function\n"
+    )
+
+
+@pytest.mark.parametrize("search", ["sensitivity", "none"])
+def test_epochs_need_a_search_that_trains(search: Literal["sensitivity", "none"]) -> None:
+    with pytest.raises(UsageError) as raised:
+        Options(search=search, epochs=3).pipeline(can_train=True)
+    assert str(raised.value) == (
+        f"--epochs 3 is for a search that trains, --search {search} does not\n"
+        "  try: --search single, or leave --epochs out"
+    )
+    assert "search{epochs=3}" in Options(epochs=3).pipeline(can_train=True)
 
 
 def test_an_unknown_model_argument_is_named(compile_file: Run) -> None:
@@ -182,10 +207,13 @@ def test_a_missing_chip_file(compile_file: Run) -> None:
 def test_an_unwritable_folder(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(os, "access", lambda path, _mode: Path(path) != tmp_path)
+    def refuse(**_options: object) -> str:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("enos_compiler.outputs.tempfile.mkdtemp", refuse)
     assert enosc(["net.py", "-o", str(tmp_path / "out")]) == 1
     assert capfd.readouterr().err == (
-        f"error: {tmp_path}: cannot be written\n  try: another -o DIR\n"
+        f"error: {tmp_path}: cannot be written: Permission denied\n  try: another -o DIR\n"
     )
 
 

@@ -89,7 +89,7 @@ def test_a_saved_step_goes_on_to_the_same_result(
     rest = ",".join(passes[passes.index("assign") :])
     start = folder / "out" / "network" / steps[passes.index("assign") - 1]
     assert enos_opt([str(start), "--passes", rest, "-o", "again"]) == 0
-    assert capsys.readouterr().out == ""
+    assert capsys.readouterr().out == "network with 9 facts written to again/\n"
     again = load_network(folder / "again")
     final = load_network(folder / "out" / "network" / steps[-1])
     assert again.program == final.program
@@ -127,8 +127,42 @@ def test_passes_are_listed_and_described(capsys: pytest.CaptureFixture[str]) -> 
     assert enosc(["--list-passes"]) == 0
     listing = capsys.readouterr().out.splitlines()
     assert "assign           Give each layer the choice with the least total score" in listing[0]
-    assert [line.split()[0] for line in listing] == list(plugins.names("passes"))
+    names = [line.split()[0] for line in listing[: listing.index("")]]
+    assert names == list(plugins.names("passes"))
+    assert listing[-1].startswith("  canonicalize,calibrate,attach-choices{operators=mac ")
     assert enosc(["--help-pass", "assign"]) == 0
     described = capsys.readouterr().out
     assert "requires: choices\nensures:  assigned\n" in described
     assert "budget=" in described
+
+
+def test_a_pipeline_that_ends_early_is_refused_before_it_runs(
+    folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert enosc(["net.py", "--passes", "canonicalize,calibrate"]) == 2
+    assert capfd.readouterr().err.startswith(
+        "error: --passes: the pipeline ends without quantized and scheduled: there would be "
+        "nothing to write\n  try: end it with quantize,map-digital,map-cim,schedule"
+    )
+
+
+def test_a_seed_makes_a_run_repeatable(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Also where the user's file draws weights and inputs without seeding."""
+    text = MODEL.replace("    torch.manual_seed(0)\n", "").replace(
+        ", generator=torch.Generator().manual_seed(0)", ""
+    )
+    (folder / "net.py").write_text(text)
+    reports = []
+    for seed, name in (("3", "a"), ("3", "b"), ("4", "c")):
+        assert enosc(["net.py", "-o", name, "-q", "--seed", seed]) == 0
+        reports.append((folder / name / "report.json").read_text())
+    assert reports[0] == reports[1]
+    assert reports[0] != reports[2]
+
+
+def test_steps_of_an_earlier_run_do_not_stay_beside_a_new_report(folder: Path) -> None:
+    assert enosc(["net.py", "-o", "out", "-q", "--save-temps"]) == 0
+    (folder / "out" / "notes.txt").write_text("mine")
+    assert enosc(["net.py", "-o", "out", "-q"]) == 0
+    assert not (folder / "out" / "network").exists()
+    assert (folder / "out" / "notes.txt").read_text() == "mine"

@@ -26,6 +26,7 @@ TIERS: tuple[tuple[str, ...], ...] = (
     ("pass_text",),
     ("pipeline",),
     ("options",),
+    ("checks",),
     ("compiler",),
     ("cli",),
 )

@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is checked and measured of a compiled network: equality, accuracy, noise."""
+
+from __future__ import annotations
+
+from math import log10
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from enos_compiler.errors import EnosError
+from enos_compiler.export.check import OnnxSession, compare
+from enos_compiler.frontend.user import UserModel
+from enos_compiler.ir.network import Network
+from enos_compiler.options import FULL_CHECK_MACS, Options
+from enos_compiler.report.build import complete_checks
+from enos_compiler.semantics.reference import run
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+    from torch import Tensor
+
+Arrays = tuple[np.ndarray[Any, Any], ...]
+
+
+def check_onnx(
+    onnx: ModelProto, network: Network, user: UserModel, options: Options
+) -> dict[str, Any]:
+    """Compare ONNX Runtime, optimisations off and on, with the integer reference.
+
+    Returns:
+        the report's block of checks.
+
+    Raises:
+        EnosError: an output differs although no float island is in the way.
+    """
+    small = network.macs <= FULL_CHECK_MACS
+    level = options.check or ("full" if small else "sampled")
+    if level == "none":
+        return complete_checks({"level": level})
+    inputs = _real_inputs(network, user, options.check_images if level == "full" else 1)
+    steps = compare(onnx, network, inputs).max_steps
+    if steps > 0 and not any(vector.is_float for vector in network.vectors.values()):
+        raise EnosError(
+            f"ONNX Runtime differs from the integer reference by {steps} output steps",
+            place="check of model.onnx",
+            remedy="this is a defect: report it with the model; --check none skips the check",
+        )
+    return complete_checks({"level": level, "onnx_max_steps": steps})
+
+
+def output_noise(network: Network, canonical: Network, images: int) -> dict[str, Any] | None:
+    """Return how far the compiled outputs lie from the float network's on the example inputs.
+
+    Returns:
+        `snr_db`, signal over noise power of all outputs in dB, and `inputs`, how many were run;
+        None where the outputs are equal or nothing but zeros.
+    """
+    import torch
+
+    inputs = _whole_batches(tuple(t[:images].numpy() for t in network.example_inputs), network)
+    with torch.no_grad():
+        float_outputs = canonical.graph(*(torch.from_numpy(array) for array in inputs))
+    signal = noise = 0.0
+    for real, found in zip(float_outputs, run(network, inputs), strict=True):
+        wanted = real.numpy().astype(np.float64)
+        signal += float(np.sum(wanted**2))
+        noise += float(np.sum((found - wanted) ** 2))
+    if signal == 0 or noise == 0:
+        return None
+    return {"snr_db": 10 * log10(signal / noise), "inputs": len(inputs[0])}
+
+
+def measure_accuracy(
+    onnx: ModelProto, network: Network, canonical: Network, user: UserModel
+) -> dict[str, Any] | None:
+    """Return accuracies on the whole test set: of the float network and of the ONNX file.
+
+    The float network is the user's, or the one that the search trained from an untrained network.
+    """
+    data = user.data()
+    if data is None or data.test is None or len(network.inputs) != 1:
+        return None
+    import torch
+
+    from enos_compiler.search.evaluate import evaluate, module_predictor
+
+    batch = None if network.batch_is_symbolic else network.batch
+    reference = network.sections.get("search", {}).get("float", {}).get("test_accuracy")
+    if reference is None:
+        measured = evaluate(module_predictor(canonical.graph), data, batch=batch)
+        reference = measured.fraction if measured else None
+    session = OnnxSession(onnx, "on")
+
+    def predict(images: Tensor) -> Tensor:
+        return torch.from_numpy(session.run((images.numpy(),))[0])
+
+    compiled = evaluate(predict, data, batch=batch)
+    if reference is None or compiled is None:
+        return None
+    return {"reference": reference, "compiled": compiled.fraction, "images": compiled.answers}
+
+
+def _real_inputs(network: Network, user: UserModel, images: int) -> Arrays:
+    """Return real inputs: from the test set where there is one, else the example inputs."""
+    data = user.data()
+    if data is not None and data.test is not None and len(network.inputs) == 1:
+        batch = next(data.batches("test", batch_size=images, limit=images))[0]
+        return _whole_batches((batch.numpy(),), network)
+    return _whole_batches(tuple(t[:images].numpy() for t in network.example_inputs), network)
+
+
+def _whole_batches(inputs: Arrays, network: Network) -> Arrays:
+    """Cut inputs to whole batches where the batch is fixed."""
+    if network.batch_is_symbolic:
+        return inputs
+    whole = len(inputs[0]) // network.batch * network.batch
+    return tuple(array[:whole] for array in inputs) if whole else inputs
