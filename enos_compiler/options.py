@@ -97,15 +97,18 @@ class Options:
             can_train: whether the user's file gives data to train on.
 
         Raises:
-            UsageError: a search that trains was asked for without data.
+            UsageError: training was asked for and cannot be: there are no data, or the search that
+                the epochs are for does not train.
         """
         if self.passes:
             return self.passes
         search = self.search or ("single" if can_train else "sensitivity")
-        if search == "single" and not can_train:
+        if not can_train:
+            self._refuse_training(search)
+        if self.epochs and search != "single":
             raise UsageError(
-                "--search single trains, but the model file has no data()",
-                remedy="--search sensitivity, or give the file a data() function",
+                f"--epochs {self.epochs} is for a search that trains, --search {search} does not",
+                remedy="--search single, or leave --epochs out",
             )
         steps = ["canonicalize", "calibrate", self._attach_choices(search)]
         if search == "single":
@@ -118,6 +121,19 @@ class Options:
         elif self.finetune:
             steps.append(f"finetune{{epochs={self.finetune}}}")
         return ",".join([*steps, "quantize", "map-digital", "map-cim", "schedule"])
+
+    def _refuse_training(self, search: str) -> None:
+        """Raise for what cannot be had without data."""
+        for text, wanted, way_out in (
+            ("--search single", search == "single", "--search sensitivity"),
+            (f"--epochs {self.epochs}", self.epochs, "leave --epochs out"),
+            (f"--finetune {self.finetune}", self.finetune, "leave --finetune out"),
+        ):
+            if wanted:
+                raise UsageError(
+                    f"{text} trains, but the model file has no data()",
+                    remedy=f"{way_out}, or give the file a data() function",
+                )
 
     def _attach_choices(self, search: str) -> str:
         if search == "none":
