@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from enos_compiler.errors import SpecError, nearest
@@ -29,6 +29,16 @@ UNITS: Mapping[str, str] = {
 """What the last part of a field's name (`read_pj`) says of its unit."""
 
 
+def _not_blank(source: str) -> str:
+    if not source.strip():
+        raise PydanticCustomError("blank_source", "blank source")
+    return source
+
+
+Source = Annotated[str, AfterValidator(_not_blank)]
+"""Where a constant comes from; blank text says nothing and is refused."""
+
+
 class Strict(BaseModel):
     """A block of a target file: unknown keys, wrong types and missing sources are errors.
 
@@ -38,7 +48,7 @@ class Strict(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    source: str | None = None
+    source: Source | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -65,7 +75,7 @@ class Quantity(BaseModel, Generic[T]):
 
     value: T
     unit: str | None = None
-    source: str | None = None
+    source: Source | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -173,6 +183,12 @@ def _spec_error(error: ValidationError, document: Document, path: Path) -> SpecE
         return document.error((*where, context["key"]), "is an unknown key", context["remedy"])
     if first["type"] == "missing":
         return document.error(where, "is missing", f"add `{where[-1]}:` to this block")
+    if first["type"] == "blank_source":
+        return document.error(
+            where,
+            f"= {_short(first['input'])} is blank",
+            'name the paper and table or the tool, or write "design choice"',
+        )
     if first["type"] == "rule":
         return document.error(where, f"has {first['msg']}", context.get("remedy"))
     if where and where[-1] == "value":

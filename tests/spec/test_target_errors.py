@@ -6,6 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
 from enos_compiler.cores.target import load_target
 from enos_compiler.errors import SpecError, UsageError
@@ -77,6 +78,24 @@ def test_missing_source() -> None:
     assert message(text) == (
         f"chip.yaml:{line_of(text, 'word_bits: 64')}: memories[buffer].word_bits = 64 has no "
         'source\n  try: write {value: ..., source: "paper, table"}, or a source: for the block'
+    )
+
+
+@pytest.mark.parametrize("blank", ['""', '"  "', '"\\t\\n"'])
+def test_blank_source(blank: str) -> None:
+    text = changed('"CACTI 7: 128 KiB SRAM, 64-bit words"', blank)
+    assert message(text) == (
+        f"chip.yaml:{line_of(text, f'source: {blank}')}: memories[buffer].source = "
+        f"{yaml.safe_load(blank)!r} is blank\n"
+        '  try: name the paper and table or the tool, or write "design choice"'
+    )
+
+
+def test_blank_source_of_one_constant_under_a_block_that_has_one() -> None:
+    text = changed("word_bits: 64", 'word_bits: {value: 64, source: ""}')
+    assert message(text) == (
+        f"chip.yaml:{line_of(text, 'word_bits: {')}: memories[buffer].word_bits.source = '' is "
+        'blank\n  try: name the paper and table or the tool, or write "design choice"'
     )
 
 
