@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import TYPE_CHECKING
@@ -72,14 +72,15 @@ def inference_tasks(network: Network, target: Target, items: Items) -> TaskGraph
     """Return the task graph of one inference.
 
     A task waits for the producers of what it reads, for the transfers to its node, and for every
-    earlier access to addresses that overlap what it reads or writes. A view touches no address.
+    earlier access to addresses that overlap what it reads or writes. An operation that leaves its
+    codes where they are, for nothing, is no task: who reads its output waits for what it read.
     """
     found = TaskGraph(buffers=allocate(network, items.edges))
     hazards = Hazards(found.buffers)
     into: dict[str, list[EdgeItem]] = {}
     for edge in items.edges:
         into.setdefault(edge.consumer, []).append(edge)
-    made: dict[str, str] = {}
+    made: dict[str, tuple[str, ...]] = {}
     for node in network.nodes():
         edges = into.get(node.name, [])
         for edge in edges:
@@ -87,9 +88,12 @@ def inference_tasks(network: Network, target: Target, items: Items) -> TaskGraph
         copies = {edge.value: copy_name(edge) for edge in edges if edge.narrows}
         reads = tuple(copies.get(v, v) for v in dict.fromkeys(node.inputs))
         task = _node_task(network, node, items, reads)
-        moves_nothing = isinstance(node, Vector) and is_view(network, node)
-        _add(found, Hazards(found.buffers) if moves_nothing else hazards, task, made)
-        found.graph.add_edges_from((_edge_id(edge), task.id) for edge in edges)
+        handed = tuple(_edge_id(edge) for edge in edges)
+        if _does_nothing(network, node, task.cost):
+            made[node.output] = (*_producers(reads, made), *handed)
+            continue
+        _add(found, hazards, task, made)
+        found.graph.add_edges_from((edge, task.id) for edge in handed)
     return found
 
 
@@ -109,14 +113,25 @@ def set_up_tasks(network: Network, items: Items) -> TaskGraph:
     return found
 
 
-def _add(found: TaskGraph, hazards: Hazards, task: Task, made: dict[str, str]) -> None:
-    """Add a task with what it waits for; `made` names the task that wrote each buffer."""
+def _does_nothing(network: Network, node: Layer | Vector, cost: Cost) -> bool:
+    view = isinstance(node, Vector) and is_view(network, node)
+    return view and not cost.events and not cost.cycles
+
+
+def _add(found: TaskGraph, hazards: Hazards, task: Task, made: dict[str, tuple[str, ...]]) -> None:
+    """Add a task with what it waits for; `made` names the tasks behind each buffer."""
     found.tasks[task.id] = task
     found.graph.add_node(task.id)
     waits = hazards.add(task.id, task.reads, task.writes)
-    produced = (made[name] for name in task.reads if name in made)
-    found.graph.add_edges_from((earlier, task.id) for earlier in (*waits, *produced))
-    made.update(dict.fromkeys(task.writes, task.id))
+    before = (*waits, *_producers(task.reads, made))
+    found.graph.add_edges_from((earlier, task.id) for earlier in before)
+    made.update(dict.fromkeys(task.writes, (task.id,)))
+
+
+def _producers(reads: tuple[str, ...], made: Mapping[str, tuple[str, ...]]) -> Iterator[str]:
+    """Yield the tasks behind the buffers that are read; inputs have none."""
+    for name in reads:
+        yield from made.get(name, ())
 
 
 def _edge_id(edge: EdgeItem) -> str:

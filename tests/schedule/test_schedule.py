@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise, permutations
 from typing import Any, cast
@@ -20,7 +20,7 @@ from enos_compiler.cores.target import Target
 from enos_compiler.errors import PassError
 from enos_compiler.ir.choice import Bits
 from enos_compiler.ir.cost import Cost
-from enos_compiler.ir.network import Home, Network, Vector
+from enos_compiler.ir.network import Home, Network, Value, Vector
 from enos_compiler.schedule.list_schedule import lower_bound, schedule_network, time_tasks
 from enos_compiler.schedule.tasks import Task, TaskGraph
 
@@ -100,6 +100,52 @@ def test_branches_overlap_and_waits_hold() -> None:
             assert by_id[earlier].end_ns <= instruction.start_ns
     assert program.lower_bound_ns <= program.makespan_ns
     assert program.makespan_ns == max(i.end_ns for i in program.instructions)
+
+
+@dataclass
+class _LinkedTarget(TinyTarget):
+    """Hands values to the vector unit over the link; a reshape costs what it says."""
+
+    reshape_cycles: int = 0
+
+    def edge_cost(self, value: Value, *rest: Any) -> Cost:
+        _, producer, consumer, _ = rest
+        if (producer, consumer) == ("mac", "vec"):
+            return Cost({"link.wire/transfer": value.elements}, cycles=2)
+        return super().edge_cost(value, *rest)
+
+    def vector_cost(self, vector: Vector, *rest: Any) -> Cost:
+        if vector.op == "reshape":
+            return Cost({}, cycles=self.reshape_cycles)
+        return super().vector_cost(vector, *rest)
+
+
+def _reshaped(names: tuple[str, ...], cycles: int = 0) -> Any:
+    """Return the program of x -> a -> reshapes -> d on a chip with transfers to the vector unit."""
+    steps = [
+        Vector(name=name, op="reshape", inputs=(before,), output=name, core="vec")
+        for before, name in pairwise(("a", *names))
+    ]
+    net = network([layer("a", ("x",)), *steps, layer("d", (names[-1],))], ("d",))
+    chip = _LinkedTarget(_chip().cores, reshape_cycles=cycles)
+    net = _assigned(net, chip, CORES, Bits(8, 8, 8))
+    return schedule_network(net, cast("Target", chip))[0]
+
+
+def test_reshapes_that_cost_nothing_are_no_instructions_and_pass_dependencies_on() -> None:
+    program = _reshaped(("r", "s"))
+    by_id = {i.id: i for i in program.instructions}
+    assert set(by_id) == {"layer:a", "edge:a->r", "layer:d"}
+    assert by_id["layer:d"].after == ("edge:a->r", "layer:a")
+    assert by_id["layer:d"].reads == ("s",)
+    places = {b.name: (b.memory, b.address) for b in program.buffers}
+    assert places["a"] == places["r"] == places["s"]
+    assert all(i.cycles for i in program.instructions)
+
+
+def test_reshapes_that_cost_cycles_stay() -> None:
+    program = _reshaped(("r",), cycles=1)
+    assert [i.id for i in program.instructions] == ["layer:a", "edge:a->r", "vector:r", "layer:d"]
 
 
 def test_shared_addresses_serialise() -> None:
