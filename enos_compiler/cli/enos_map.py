@@ -108,9 +108,12 @@ def _map(words: Sequence[str]) -> None:
     if arguments.json:
         print(json.dumps(answer))
     elif not arguments.quiet:
-        given = nest is not None
-        lines = _parts(answer) if given else _picture(core, shape, choice, answer, arguments)
-        print("\n".join([*lines, _whole(answer)]))
+        if nest is not None:
+            picture = "\n".join(_parts(answer))
+        else:
+            detail, runner_up = answer["mapping"], arguments.runner_up
+            picture = core.explain(layer, choice, detail, runner_up=runner_up) + "\n"
+        print(f"{picture}\n{_whole(answer)}")
 
 
 def parse_shape(items: Sequence[str]) -> LayerShape:
@@ -247,30 +250,6 @@ def _answer(
         "events": dict(cost.events),
         "mapping": dict(found.detail),
     }
-
-
-def _picture(
-    core: LoopNestCore,
-    shape: LayerShape,
-    choice: Choice,
-    answer: dict[str, Any],
-    arguments: argparse.Namespace,
-) -> Iterator[str]:
-    """Yield loops, accesses, energies and proof of the mapping that was found."""
-    from enos_compiler.cores.loopnest_spec import with_operator
-    from enos_compiler.cores.nest_data import read_mapping
-    from enos_compiler.mapping.explain import explain
-
-    result = read_mapping(shape, answer["mapping"])
-    widths = core.widths(shape, choice)
-    other = None
-    if arguments.runner_up:
-        other = core.map(result.shape, choice.operator, widths, without=result.nest)
-    machine = with_operator(core.machine, core.spec, choice.operator)
-    if result.shape.bounds != shape.bounds:
-        yield f"{shape}, its bounds padded"[:_WIDTH]
-    yield explain(result, machine, widths=widths, runner_up=other)
-    yield ""
 
 
 def _parts(answer: dict[str, Any]) -> Iterator[str]:

@@ -23,6 +23,7 @@ from enos_compiler.cli.common import (
 from enos_compiler.errors import EnosError, UsageError
 
 if TYPE_CHECKING:
+    from enos_compiler.compiler import Compiled
     from enos_compiler.options import Options
 
 _EPILOG = """\
@@ -50,6 +51,13 @@ def _parser() -> argparse.ArgumentParser:
         "--target", default="hybrid", help=f"a chip ({targets}) or the path of its YAML file"
     )
     parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="folder of the results")
+    parser.add_argument(
+        "--explain",
+        action="append",
+        default=[],
+        metavar="LAYER",
+        help="draw how a layer runs: loops, accesses, every event with its price",
+    )
     parser.add_argument(
         "--model-arg", action="append", default=[], metavar="KEY=VALUE", help="argument of model()"
     )
@@ -140,8 +148,26 @@ def _compile(words: Sequence[str]) -> None:
         from enos_compiler.report.terminal import print_summary
 
         print_summary(compiled.report, output)
+        for name in arguments.explain:
+            print(f"\n{_explained(compiled, name)}")
     if arguments.time_passes:
         print_times(compiled.records)
+
+
+def _explained(compiled: Compiled, name: str) -> str:
+    """Return a layer's events and, where its core can draw them, its loops or its placement."""
+    from enos_compiler.cores.base import Explains
+    from enos_compiler.report.layer import layer_text
+
+    text = layer_text(compiled.report, name)
+    layer = compiled.network.layers[name]
+    if layer.choice is None:
+        return text
+    core = compiled.target.cores[layer.choice.core]
+    detail = layer.mapping or layer.placement
+    if detail is None or not isinstance(core, Explains):
+        return text
+    return f"{text}\n\n{core.explain(layer, layer.choice, detail)}"
 
 
 def _options(arguments: argparse.Namespace) -> Options:

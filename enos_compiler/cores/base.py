@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from pydantic import BaseModel
 
@@ -76,3 +76,11 @@ class Core(Protocol):
 
     def area_um2(self) -> float:
         """Return the area of the whole core in um^2."""
+
+
+@runtime_checkable
+class Explains(Protocol):
+    """A core that can draw how it executes a layer."""
+
+    def explain(self, layer: Layer, choice: Choice, detail: Mapping[str, Any]) -> str:
+        """Return a picture in 80 columns of the mapping or placement that `cost` found."""

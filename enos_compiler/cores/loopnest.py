@@ -35,7 +35,7 @@ from enos_compiler.cores.loopnest_spec import (
 )
 from enos_compiler.cores.map_cache import recall
 from enos_compiler.cores.memory import Chip
-from enos_compiler.cores.nest_data import certificate_data, nest_actions, nest_detail
+from enos_compiler.cores.nest_data import certificate_data, nest_actions, nest_detail, read_mapping
 from enos_compiler.cores.prices import PriceList
 from enos_compiler.errors import SpecError
 from enos_compiler.ir.choice import Bits, Choice, Refusal
@@ -45,6 +45,7 @@ from enos_compiler.ir.shape import TENSORS, LayerShape
 from enos_compiler.mapping.count import EXACT, PLAIN, REFERENCE, CountingRule
 from enos_compiler.mapping.engine import Engine
 from enos_compiler.mapping.events import NestEvents
+from enos_compiler.mapping.explain import explain
 from enos_compiler.mapping.layer import count_layer
 from enos_compiler.mapping.mapper import MapResult, Objective, map_layer
 from enos_compiler.mapping.nest import MappingError, Nest
@@ -148,6 +149,29 @@ class LoopNestCore:
             lambda: self._answer(layer.shape, choice.operator, widths),
         )
         return self._cost(layer, choice, found)
+
+    def explain(
+        self, layer: Layer, choice: Choice, detail: Mapping[str, Any], *, runner_up: bool = False
+    ) -> str:
+        """Draw the mapping that `cost` found: loops, accesses, energies, proof, in 80 columns.
+
+        Args:
+            layer: what was mapped.
+            choice: how it is executed.
+            detail: `CoreCost.detail`, or the layer's mapping.
+            runner_up: look for the best mapping with other spatial factors as well.
+        """
+        result = read_mapping(layer.shape, detail)
+        widths = self.widths(layer.shape, choice)
+        other = (
+            self.map(result.shape, choice.operator, widths, without=result.nest)
+            if runner_up
+            else None
+        )
+        machine = with_operator(self.machine, self.spec, choice.operator)
+        padded = result.shape.bounds != layer.shape.bounds
+        head = f"{layer.shape}, its bounds padded\n"[-80:] if padded else ""
+        return head + explain(result, machine, widths=widths, runner_up=other)
 
     def cost_of_nest(self, layer: Layer, choice: Choice, nest: Nest) -> CoreCost:
         """Return the events and cycles of a nest that is given.

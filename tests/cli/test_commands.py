@@ -166,3 +166,32 @@ def test_steps_of_an_earlier_run_do_not_stay_beside_a_new_report(folder: Path) -
     assert enosc(["net.py", "-o", "out", "-q"]) == 0
     assert not (folder / "out" / "network").exists()
     assert (folder / "out" / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        ("hybrid", ["events", "pJ each", "buffer.array/read_64b"]),
+        ("eyeriss", ["spread over X:", "ifmap_spad: Inputs", "no nest of the space below"]),
+    ],
+)
+def test_a_layer_is_explained(
+    folder: Path, capsys: pytest.CaptureFixture[str], target: str, expected: list[str]
+) -> None:
+    assert enosc(["net.py", "--target", target, "-o", "out", "--explain", "conv2d_3"]) == 0
+    text = capsys.readouterr().out.partition("\nconv2d_3: ")[2]
+    for part in expected:
+        assert part in text
+    assert max(map(len, text.splitlines())) <= 80
+    report = json.loads((folder / "out" / "report.json").read_text())
+    row = next(row for row in report["layers"] if row["name"] == "conv2d_3")
+    for action, events in row["events"].items():
+        assert f"{events:,}" in text, action
+
+
+def test_an_unknown_layer_is_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert enosc(["net.py", "-o", "out", "--explain", "conv2d_4"]) == 2
+    assert capsys.readouterr().err == (
+        "error: --explain: there is no layer `conv2d_4`\n"
+        "  try: conv2d_3 (known: conv2d_0, conv2d_3, linear_7)\n"
+    )
