@@ -85,6 +85,7 @@ def measure_accuracy(
 
     from enos_compiler.search.evaluate import evaluate, module_predictor
 
+    data = data.for_network(network)
     batch = None if network.batch_is_symbolic else network.batch
     reference = network.sections.get("search", {}).get("float", {}).get("test_accuracy")
     if reference is None:
@@ -105,7 +106,8 @@ def _real_inputs(network: Network, user: UserModel, images: int) -> Arrays:
     """Return real inputs: from the test set where there is one, else the example inputs."""
     data = user.data()
     if data is not None and data.test is not None and len(network.inputs) == 1:
-        batch = next(data.batches("test", batch_size=images, limit=images))[0]
+        test = data.for_network(network)
+        batch = next(test.batches("test", batch_size=images, limit=images))[0]
         return _whole_batches((batch.numpy(),), network)
     return _whole_batches(tuple(t[:images].numpy() for t in network.example_inputs), network)
 

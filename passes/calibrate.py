@@ -35,7 +35,7 @@ class Calibrate(Pass):
         data = context.user.data() if context.user is not None and self.images else None
         dataset = data.dataset("train") if data is not None else None
         if data is not None and dataset is not None and len(network.inputs) == 1:
-            batches = core.image_batches(data, self.images)
+            batches = core.image_batches(data.for_network(network), self.images)
             source, count = "training images", min(self.images, len(dataset))
         else:
             batches = core.example_batches(network)

@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from enos_compiler.errors import FrontendError, nearest
+from enos_compiler.frontend.samples import Checker, Expected, refuse_two_tensors
+from enos_compiler.ir.network import Network
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,6 +34,24 @@ class Data:
     """(output, target) to a scalar; None stands for cross entropy."""
     batch_size: int = 64
     _opened: dict[str, Any] = field(default_factory=dict, repr=False)
+    _expected: Expected | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        """Refuse a batch size or a loss that cannot be."""
+        if not isinstance(self.batch_size, int) or self.batch_size < 1:
+            raise FrontendError(
+                f"batch_size is {self.batch_size!r}", place="data()", remedy="batch_size=64"
+            )
+        if self.loss is not None and not callable(self.loss):
+            raise FrontendError(
+                f"the loss is a {type(self.loss).__name__}, not a function",
+                place="data()",
+                remedy="give a function (output, target) -> scalar, or none for cross entropy",
+            )
+
+    def for_network(self, network: Network) -> Data:
+        """Return the same splits; what is read is held against what the network takes."""
+        return replace(self, _expected=Expected.of(network))
 
     def dataset(self, split: SplitName) -> Any | None:
         """Return the dataset of a split, opened at its first use; None where the user gave none.
@@ -45,6 +65,7 @@ class Data:
                 return None
             if not hasattr(source, "__getitem__") and callable(source):
                 source = _open(source, split)
+            refuse_two_tensors(split, source)
             if not (hasattr(source, "__getitem__") and hasattr(source, "__len__")):
                 raise FrontendError(
                     f"the {split} split is a {type(source).__name__}, not a map-style dataset",
@@ -70,20 +91,18 @@ class Data:
             batch_size: items per batch; None stands for `self.batch_size`.
             limit: stop after so many items.
             indices: which items and in which order; None stands for all.
-        """
-        import torch
 
+        Raises:
+            FrontendError: an item is not what the network and the loss take; names it.
+        """
         dataset = self.dataset(split)
         if dataset is None:
             return
+        checker = Checker(split, dataset, self._expected, default_loss=self.loss is None)
         chosen = list(range(len(dataset)) if indices is None else indices)[:limit]
         size = batch_size or self.batch_size
         for start in range(0, len(chosen), size):
-            items = [dataset[i] for i in chosen[start : start + size]]
-            yield (
-                torch.stack([torch.as_tensor(x) for x, _ in items]),
-                torch.stack([torch.as_tensor(y) for _, y in items]),
-            )
+            yield checker.batch(chosen[start : start + size])
 
 
 def _open(source: Callable[[], Any], split: str) -> Any:

@@ -121,6 +121,7 @@ def search_single(
     Raises:
         InfeasibleError: the budget is below the cheapest network.
     """
+    data = data.for_network(network)
     budget_pj, span_pj = _limits(network, target, settings.budget)
     energy = expected_energy(network, target)
     network, float_section = train_float(network, data, settings)

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from enos_compiler.errors import FormatError, FrontendError
+from enos_compiler.frontend.place import place_of_error
 from enos_compiler.search.checkpoint import (
     Checkpoint,
     load,
@@ -180,8 +181,7 @@ class Trainer:
         ((inputs, targets),) = self.data.batches("train", indices=chosen, batch_size=len(chosen))
         outputs = self.module(inputs)
         outputs = outputs if isinstance(outputs, Tensor) else outputs[0]
-        criterion = self.data.loss or nn.functional.cross_entropy
-        loss = criterion(outputs, targets)
+        loss = self._loss(outputs, targets)
         penalty = self.objective.penalty()
         optimiser.zero_grad(set_to_none=True)
         (loss if penalty is None else loss + penalty).backward()  # type: ignore[no-untyped-call]
@@ -195,6 +195,33 @@ class Trainer:
                 remedy="check the training data and the loss; scale the inputs to about -1..1",
             )
         return value
+
+    def _loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the user's loss of a batch, or cross entropy.
+
+        Raises:
+            FrontendError: the user's function raises, or returns something else than a scalar.
+        """
+        if self.data.loss is None:
+            whole = targets if targets.is_floating_point() else targets.long()
+            return nn.functional.cross_entropy(outputs, whole)
+        shapes = f"an output of shape {tuple(outputs.shape)}, a target of {tuple(targets.shape)}"
+        try:
+            loss = self.data.loss(outputs, targets)
+        except Exception as error:
+            raise FrontendError(
+                f"the loss raised {type(error).__name__}: {error}",
+                place=place_of_error(error),
+                remedy=f"call it by itself on {shapes}",
+            ) from error
+        if not isinstance(loss, Tensor) or loss.numel() != 1:
+            shape = getattr(loss, "shape", None)
+            found = type(loss).__name__ if shape is None else f"shape {tuple(shape)}"
+            raise FrontendError(
+                f"the loss returned {found}, not a scalar tensor",
+                remedy=f"reduce it, e.g. by .mean(); it is given {shapes}",
+            )
+        return loss.reshape(())
 
     def _batches(self, generator: torch.Generator) -> Iterator[list[int]]:
         """Yield shuffled indices; a last batch that is smaller is left out if there are others."""

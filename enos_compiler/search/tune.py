@@ -81,6 +81,7 @@ def assigned_module(network: Network) -> NetworkModule:
 
 def tune(network: Network, data: Data, settings: TuneSettings) -> tuple[Network, dict[str, Any]]:
     """Return the network with tuned parameters and ranges, and what the report says of it."""
+    data = data.for_network(network)
     module = assigned_module(network)
     batch = fixed_batch(network)
     settle(module, data, batch)
