@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 SCHEMA = "enos-report/1"
 PRICING = "pricing"
 """Section with the price and the source of every action that occurs."""
+OFFERS = "offers"
+"""Section with the operators that each core offers to at least one layer."""
 
 
 def build_report(
@@ -83,6 +85,7 @@ def build_report(
         "checks": complete_checks(checks),
         "sections": {
             **{name: dict(content) for name, content in network.sections.items()},
+            OFFERS: _offers(network, target),
             PRICING: _pricing(items, target, network.program),
         },
     }
@@ -179,6 +182,15 @@ def _instructions(network: Network, owner: str) -> dict[str, Instruction]:
     """Return the instructions that have such an owner, by its name."""
     instructions = network.program.instructions if network.program else ()
     return {name: i for i in instructions if (name := getattr(i, owner)) is not None}
+
+
+def _offers(network: Network, target: Target) -> dict[str, list[str]]:
+    """Return by core what its layers could choose from, so that a refusal of all stands out."""
+    offered: dict[str, set[str]] = {core: set() for core in target.cores}
+    for layer in network.layers.values():
+        for choice in layer.choices:
+            offered[choice.core].add(choice.operator)
+    return {core: sorted(operators) for core, operators in offered.items()}
 
 
 def _pricing(items: Items, target: Target, program: Program) -> dict[str, Any]:

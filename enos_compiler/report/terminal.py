@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -14,10 +14,10 @@ from rich.table import Table
 from rich.text import Text
 
 from enos_compiler.ir.units import energy_text, time_text
+from enos_compiler.report.names import short_names
+from enos_compiler.report.refusals import not_offered, particular
 
 WIDTH = 80
-_MOST_REASONS = 8
-"""Refusals named; the others are counted."""
 _BAR = 8
 """Width of the bar of a layer's share."""
 _NAME = 21
@@ -42,7 +42,7 @@ def print_summary(report: Report, output: Path | None = None, file: IO[str] | No
         f" for {report['target']}: ",
         (energy_text(totals["energy_pj"]), "bold green"),
         f", {time_text(totals['latency_ns'])} an inference",
-        "" if report["batch"] == 1 else f" of batch {report['batch']}",
+        _batch_share(report),
     )
     with console.capture() as captured:
         console.print(head)
@@ -52,7 +52,7 @@ def print_summary(report: Report, output: Path | None = None, file: IO[str] | No
         console.print(_layers(report, ascii_only=not _draws_blocks(console)))
         console.print()
         console.print(_facts(report))
-        for title, lines in (("Fell back", _fallbacks(report)), ("Refused", _refusals(report))):
+        for title, lines in (("Fell back", _fallbacks(report)), ("Refused", particular(report))):
             shown = list(lines)
             if shown:
                 console.print()
@@ -71,6 +71,24 @@ def _draws_blocks(console: Console) -> bool:
     return True
 
 
+def _batch_share(report: Report) -> str:
+    """Return the batch of an inference and the energy of each entry; "" for a batch of one.
+
+    Entries are images where they are independent of each other, so that the batch is free.
+    """
+    batch = report["batch"]
+    if batch == 1:
+        return ""
+    each = energy_text(report["totals"]["energy_pj"] / batch)
+    return f" of batch {batch}, {each} {'a row' if _batch_note(report) else 'an image'}"
+
+
+def _batch_note(report: Report) -> str:
+    """Return why the batch is fixed, without the words that say that it is; "" if it is free."""
+    note = str(report["sections"].get("canonicalize", {}).get("note", ""))
+    return note.removeprefix(f"the batch is fixed at {report['batch']}: ")
+
+
 def _layers(report: Report, *, ascii_only: bool) -> Table:
     """Return a row a layer, then a row for each other part of the energy."""
     total_pj = report["totals"]["energy_pj"] or 1.0
@@ -83,11 +101,14 @@ def _layers(report: Report, *, ascii_only: bool) -> Table:
         table.add_column(name, no_wrap=True, justify="right")
     table.add_column("", no_wrap=True)
     mark = "#" if ascii_only else "█"
+    labels = short_names(
+        [layer["name"] for layer in report["layers"]], _NAME, ".." if ascii_only else "…"
+    )
     for layer in report["layers"]:
         bits = layer["bits"]
         share = layer["energy_pj"] / total_pj
         table.add_row(
-            _short(layer["name"], ".." if ascii_only else "…"),
+            labels[layer["name"]],
             layer["operator"],
             layer["core"],
             f"{bits['input']}/{bits['weight']}/{bits['output']}",
@@ -111,13 +132,6 @@ def _layers(report: Report, *, ascii_only: bool) -> Table:
     return table
 
 
-def _short(name: str, gap: str) -> str:
-    if len(name) <= _NAME:
-        return name
-    kept = _NAME - len(gap)
-    return name[: kept // 2] + gap + name[-(kept - kept // 2) :]
-
-
 def _facts(report: Report) -> Table:
     """Return totals against the baseline, accuracy, budget, pricing and checks."""
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
@@ -137,12 +151,9 @@ def _fact_lines(report: Report) -> Iterator[tuple[str, str]]:
         here, there = totals[key], baseline[key]
         change = f", {here / there - 1:+.1%}" if there else ""
         yield name, f"{text(here)} against {text(there)} of {baseline['name']}{change}"
-    if (accuracy := report["accuracy"]) is not None:
-        yield (
-            "accuracy",
-            f"{accuracy['reference']:.2%} before, {accuracy['compiled']:.2%} compiled, "
-            f"on {accuracy['images']:,} images",
-        )
+    yield "accuracy", _accuracy(report)
+    if untrained := _untrained(report):
+        yield "untrained", untrained
     if (budget := report["budget"]) is not None:
         allowed = budget["energy_pj"]
         yield (
@@ -151,7 +162,49 @@ def _fact_lines(report: Report) -> Iterator[tuple[str, str]]:
             f"{energy_text(budget['floor_pj'])}, slack {energy_text(budget['slack_pj'])}",
         )
     yield from _pricing_lines(report)
+    if note := _batch_note(report):
+        yield "batch", f"fixed at {report['batch']}: {note}"
+    if lacking := not_offered(report):
+        yield "not offered", f"{lacking}  (why: refusals in report.json)"
     yield "checks", _checks(report["checks"])
+
+
+def _accuracy(report: Report) -> str:
+    """Return the accuracy; where it was not measured, how far the outputs lie from float."""
+    if (accuracy := report["accuracy"]) is not None:
+        return (
+            f"{accuracy['reference']:.2%} before, {accuracy['compiled']:.2%} compiled, "
+            f"on {accuracy['images']:,} images"
+        )
+    text = "not measured: the model file has no test data"
+    if (noise := report["sections"].get("output-noise")) is None:
+        return text
+    inputs = f"{noise['inputs']:,} example input{'' if noise['inputs'] == 1 else 's'}"
+    return (
+        f"{text}; outputs have a signal-to-noise ratio of {noise['snr_db']:.1f} dB against the "
+        f"float network on {inputs}"
+    )
+
+
+def _untrained(report: Report) -> str:
+    """Return which layers run operators that need training though nothing trained them."""
+    sections = report["sections"]
+    if sections.get("search", {}).get("trained") or "finetune" in sections:
+        return ""
+    concerned = set(sections.get("sensitivity", {}).get("needs_training", ()))
+    counts = Counter(row["operator"] for row in report["layers"] if row["name"] in concerned)
+    if not counts:
+        return ""
+    listing = ", ".join(
+        f"{operator} for {count} layer{'' if count == 1 else 's'}"
+        for operator, count in counts.items()
+    )
+    remedy = (
+        "give the file a data() function"
+        if report["accuracy"] is None
+        else "let --search single or --finetune train them"
+    )
+    return f"{listing}: these operators need training ({remedy})"
 
 
 def _pricing_lines(report: Report) -> Iterator[tuple[str, str]]:
@@ -188,19 +241,3 @@ def _fallbacks(report: Report) -> Iterator[str]:
     for name, section in report["sections"].items():
         for note in section.get("notes") or ():
             yield f"{name}: {note}"
-
-
-def _refusals(report: Report) -> Iterator[str]:
-    """Yield why cores did not take layers, the reason that shut most layers out first."""
-    layers: dict[tuple[str, str], dict[str, None]] = defaultdict(dict)
-    cores: dict[tuple[str, str], dict[str, None]] = defaultdict(dict)
-    for row in report["refusals"]:
-        key = row["operator"], row["reason"]
-        layers[key][row["layer"]] = None
-        cores[key][row["core"]] = None
-    order = sorted(layers.items(), key=lambda item: (-len(item[1]), item[0]))
-    for (operator, reason), names in order[:_MOST_REASONS]:
-        which = next(iter(names)) if len(names) == 1 else f"{len(names)} layers"
-        yield f"{operator} for {which} on {', '.join(cores[operator, reason])}: {reason}"
-    if len(order) > _MOST_REASONS:
-        yield f"and {len(order) - _MOST_REASONS} more reasons, in report.json"

@@ -78,7 +78,12 @@ def test_follows_its_schema(report: dict[str, Any]) -> None:
     document = json.loads(json.dumps(report, allow_nan=False))
     jsonschema.Draft202012Validator.check_schema(report_schema())
     jsonschema.validate(document, report_schema(), jsonschema.Draft202012Validator)
-    for path in (("totals", "leakage_pj"), ("budget", "slack_pj"), ("sections", "pricing")):
+    for path in (
+        ("totals", "leakage_pj"),
+        ("budget", "slack_pj"),
+        ("sections", "pricing"),
+        ("sections", "offers"),
+    ):
         broken = copy.deepcopy(document)
         del broken[path[0]][path[1]]
         with pytest.raises(jsonschema.ValidationError):
@@ -135,6 +140,10 @@ def test_the_budget_holds(report: dict[str, Any]) -> None:
     assert report["baseline"]["energy_pj"] <= report["sections"]["assign"]["baseline_pj"]
 
 
+def test_offers_are_what_layers_could_choose(report: dict[str, Any]) -> None:
+    assert report["sections"]["offers"] == {"mac": ["mac"], "xbar": ["mf"]}
+
+
 def test_checks_that_did_not_run_are_null(report: dict[str, Any]) -> None:
     assert report["checks"] == {
         "level": "full",
@@ -174,7 +183,7 @@ def test_terminal_summary_fits_and_tells_everything(report: dict[str, Any]) -> N
         "simple model on ",
         "ONNX Runtime equals the integer reference (full)",
         "host executes 1 x softmax",
-        "mf for 3 layers on mac: digital cores do not execute mf",
+        "mf on mac; mac on xbar (why: refusals in report.json)",
         "leakage",
     ):
         assert expected in " ".join(text.split()), expected
