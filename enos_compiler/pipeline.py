@@ -3,15 +3,16 @@
 
 from __future__ import annotations
 
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from enos_compiler.errors import EnosError, PassError
 from enos_compiler.ir.facts import drop_after, missing
-from enos_compiler.ir.network import Fact, Network
+from enos_compiler.ir.network import Fact, Layer, Network
 from enos_compiler.ir.verify import verify
 from enos_compiler.pass_text import format_pass
 
@@ -38,6 +39,17 @@ class Context:
     """Progress in words, for a person."""
     progress: bool = False
     """Whether stderr is a terminal that may show a bar."""
+
+    def track(self, layers: Mapping[str, Layer], doing: str) -> Iterable[Layer]:
+        """Yield layers; on a terminal with a bar, which goes when the last one is done."""
+        if not self.progress:
+            return layers.values()
+        from tqdm import tqdm
+
+        bar: Iterable[Layer] = tqdm(
+            layers.values(), desc=doing, unit="layer", leave=False, file=sys.stderr
+        )
+        return bar
 
 
 @dataclass(frozen=True, slots=True)

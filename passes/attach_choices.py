@@ -52,7 +52,9 @@ class AttachChoices(Pass):
         request = Request(
             operators, self.weight_bits, self.activation_bits, context.first_last_free
         )
-        network, summary = attach_choices(network, context.target, request)
+        network, summary = attach_choices(
+            network, context.target, request, lambda layers: context.track(layers, "pricing")
+        )
         for note in summary["notes"]:
             context.say(f"attach-choices: {note}")
         return network.with_section(self.name, summary)

@@ -29,7 +29,12 @@ class Sensitivity(Pass):
         """Return the network scored."""
         from enos_compiler.assign.sensitivity import score_layers
 
-        found = score_layers(network, images=self.images, seed=context.seed)
+        found = score_layers(
+            network,
+            images=self.images,
+            seed=context.seed,
+            track=lambda layers: context.track(layers, "scoring"),
+        )
         if found.dropped:
             context.say(f"sensitivity: {found.dropped} choices need training and are dropped")
         if found.untrained:

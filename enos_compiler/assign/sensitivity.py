@@ -15,7 +15,7 @@ retrained normalisation would find.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -52,13 +52,20 @@ class Sensitivity:
     images: int
 
 
-def score_layers(network: Network, *, images: int, seed: int) -> Sensitivity:
+def score_layers(
+    network: Network,
+    *,
+    images: int,
+    seed: int,
+    track: Callable[[Mapping[str, Layer]], Iterable[Layer]] = Mapping.values,
+) -> Sensitivity:
     """Score every choice of every layer on the example inputs.
 
     Args:
         network: calibrated, with choices.
         images: most rows of the example inputs that are run.
         seed: of the perturbations.
+        track: yields the layers one by one, to show how far it is.
     """
     probe = _Probe(network, _rows(network, images))
     layers: dict[str, Layer] = {}
@@ -66,7 +73,7 @@ def score_layers(network: Network, *, images: int, seed: int) -> Sensitivity:
     untrained: list[str] = []
     dropped = 0
     with torch.no_grad():
-        for layer in network.layers.values():
+        for layer in track(network.layers):
             gains[layer.name] = probe.gain(layer, torch.Generator().manual_seed(seed))
             kept = [not _operator(c.operator).needs_training for c in layer.choices]
             if not any(kept):

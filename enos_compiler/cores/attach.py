@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import TYPE_CHECKING, Any
@@ -55,12 +55,16 @@ class PriceBook:
 
 
 def attach_choices(
-    network: Network, target: Target, request: Request
+    network: Network,
+    target: Target,
+    request: Request,
+    track: Callable[[Mapping[str, Layer]], Iterable[Layer]] = Mapping.values,
 ) -> tuple[Network, dict[str, Any]]:
     """Return the network with homes, choices, costs and refusals, and what there is to report.
 
     First and last layers are mac with 8-bit weights on the baseline core, unless the request
-    frees them or no core of the target takes mac.
+    frees them or no core of the target takes mac. `track` yields the layers one by one, to show
+    how far it is: a core may search for the best mapping of each choice.
 
     Raises:
         RefusalError: a layer that no core takes, with every core's reason.
@@ -78,8 +82,8 @@ def attach_choices(
     book = PriceBook(target)
     notes: list[str] = []
     changed = {
-        name: _with_choices(network, layer, target, request, book, notes)
-        for name, layer in network.layers.items()
+        layer.name: _with_choices(network, layer, target, request, book, notes)
+        for layer in track(network.layers)
     }
     network = network.with_layers(changed)
     return network, _summary(network, target, book, notes)
