@@ -128,6 +128,7 @@ def _compile(words: Sequence[str]) -> None:
 
     from enos_compiler.compiler import Hooks, compile_model
     from enos_compiler.frontend.user import load_user_model
+    from enos_compiler.search.checkpoint import forget
 
     say = teller(quiet=arguments.quiet, verbose=arguments.verbose)
     user = load_user_model(arguments.model, options.model_args, seed=options.seed)
@@ -142,6 +143,7 @@ def _compile(words: Sequence[str]) -> None:
     )
     compiled = compile_model(user, target, options, hooks)
     compiled.save(output)
+    forget(output / ".enos")
     if arguments.json:
         print(json.dumps(compiled.report))
     elif not arguments.quiet:

@@ -11,19 +11,28 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+import random
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from types import CodeType
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from enos_compiler.errors import FormatError
 from enos_compiler.ir.network import Network
 
+if TYPE_CHECKING:
+    from enos_compiler.frontend.data import Data
+
 SCHEMA = "enos-checkpoint/1"
+SAMPLE = 64
+"""Most items of a split that a fingerprint reads."""
 _HEADER = "enos"
 
 
@@ -82,24 +91,89 @@ def load(path: Path, fingerprint: str) -> Checkpoint | None:
     return Checkpoint(fingerprint, tensors, header["state"])
 
 
-def fingerprint(network: Network, settings: Iterable[object]) -> str:
-    """Return a hash of all that decides a training's numbers but the data: see the arguments.
+def forget(folder: Path) -> None:
+    """Delete the checkpoints in a folder, and the folder if nothing else is in it."""
+    if not folder.is_dir():
+        return
+    for path in folder.glob("*.safetensors"):
+        path.unlink()
+    if not any(folder.iterdir()):
+        folder.rmdir()
+
+
+def fingerprint(network: Network, settings: Iterable[object], data: Data) -> str:
+    """Return a hash of all that decides a training's numbers: see the arguments.
 
     Args:
         network: its parameters, ranges, choices and their prices.
         settings: of the training.
+        data: the lengths of the splits that are read in training, a sample of their items spread
+            over each, the batch size and the loss.
     """
     digest = hashlib.sha256(f"{SCHEMA} {version('enos-compiler')}".encode())
     for name, tensor in sorted(network.graph.state_dict().items()):
         digest.update(name.encode())
-        digest.update(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        digest.update(_bytes(tensor))
     for value in network.values.values():
         digest.update(repr((value.name, value.range)).encode())
     for layer in network.layers.values():
         costs = [sorted(cost.events.items()) for cost in layer.costs]
         digest.update(repr((layer.name, layer.choices, layer.choice, costs)).encode())
     digest.update(repr(list(settings)).encode())
+    with _same_draws():
+        for part in _marks(data):
+            digest.update(part)
     return digest.hexdigest()
+
+
+def _marks(data: Data) -> Iterator[bytes]:
+    """Yield what tells one set of data from another."""
+    yield repr((data.batch_size, _loss_marks(data.loss))).encode()
+    for split in ("train", "validation"):
+        dataset = data.dataset(split)
+        count = 0 if dataset is None else len(dataset)
+        yield f"{split} {count}".encode()
+        indices = sorted({int(i) for i in np.linspace(0, count - 1, min(count, SAMPLE))})
+        for tensors in data.batches(split, indices=indices, batch_size=SAMPLE):
+            for tensor in tensors:
+                yield f"{tensor.dtype} {tuple(tensor.shape)}".encode()
+                yield _bytes(tensor)
+
+
+def _loss_marks(loss: Any) -> list[object]:
+    """Return the name of a loss, and its code or its settings."""
+    if loss is None:
+        return []
+    loss = getattr(loss, "func", loss)
+    named = loss if hasattr(loss, "__qualname__") else type(loss)
+    marks: list[object] = [named.__module__, named.__qualname__]
+    code = getattr(loss, "__code__", None)
+    if code is not None:
+        constants = [c for c in code.co_consts if not isinstance(c, CodeType)]
+        marks += [code.co_code, constants, code.co_names]
+    plain = (bool, int, float, str)
+    own = getattr(loss, "__dict__", {})
+    return [*marks, sorted((k, v) for k, v in own.items() if isinstance(v, plain))]
+
+
+@contextmanager
+def _same_draws() -> Iterator[None]:
+    """Let a data set that draws at random draw the same; leave the generators as they were."""
+    states = random.getstate(), np.random.get_state()  # noqa: NPY002  # the one that users seed
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        random.seed(0)
+        np.random.seed(0)  # noqa: NPY002
+        try:
+            yield
+        finally:
+            random.setstate(states[0])
+            np.random.set_state(states[1])  # noqa: NPY002
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    whole: bytes = tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+    return whole
 
 
 def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -149,6 +149,7 @@ def search_single(
     section = {
         "method": "single",
         "trained": True,
+        "resumed": trainer.resumed,
         "budget_pj": None if budget_pj == float("inf") else budget_pj,
         "float": float_section,
         "epochs": [asdict(record) for record in history],
@@ -172,6 +173,7 @@ def train_float(
         epochs = settings.epochs if before and _untrained(before, data) else 0
     section: dict[str, Any] = {
         "validation_accuracy_before": before.fraction if before else None,
+        "resumed": False,
         "epochs": [],
     }
     if not epochs:
@@ -184,6 +186,7 @@ def train_float(
     phase = _phase("float", settings, epochs, network, data)
     trainer = Trainer(module, data, phase, on_epoch=_speaker("float", settings), say=settings.say)
     section["epochs"] = [asdict(record) for record in trainer.run()]
+    section["resumed"] = trainer.resumed
     tested = evaluate(module_predictor(module), data, "test", batch=batch)
     section["test_accuracy"] = tested.fraction if tested else None
     return module.write_back(), section
@@ -232,7 +235,7 @@ def _phase(
         learning_rate=settings.learning_rate,
         seed=settings.seed,
         folder=settings.folder,
-        fingerprint=fingerprint(network, decisive) if settings.folder else "",
+        fingerprint=fingerprint(network, decisive, data) if settings.folder else "",
         batch=fixed_batch(network),
         single_thread=is_small(network, data),
     )

@@ -121,6 +121,8 @@ class Trainer:
     extra_module: nn.Module | None = None
     """Holds the parameters of `extra`; saved with the module."""
     history: list[EpochRecord] = field(default_factory=list)
+    resumed: bool = False
+    """Whether epochs were taken from a checkpoint."""
 
     def run(self) -> list[EpochRecord]:
         """Train to the end, from the checkpoint where there is one; return all epochs' records."""
@@ -293,7 +295,14 @@ class Trainer:
         generator.set_state(found.tensors["random/batches"])
         self.history.extend(EpochRecord(**record) for record in found.state["history"])
         self.objective.state.update(found.state["objective"])
-        self.say(f"{self.settings.name}: goes on after epoch {len(self.history)} of {path}")
+        self.resumed = bool(self.history)
+        if len(self.history) < self.settings.epochs:
+            self.say(f"{self.settings.name}: goes on after epoch {len(self.history)} of {path}")
+        else:
+            self.say(
+                f"{self.settings.name}: nothing is left to train after {path}, which an "
+                "interrupted run wrote; delete it to train again"
+            )
 
 
 def is_small(network: Network, data: Data) -> bool:

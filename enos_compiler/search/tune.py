@@ -100,7 +100,7 @@ def tune(network: Network, data: Data, settings: TuneSettings) -> tuple[Network,
         learning_rate=settings.learning_rate,
         seed=settings.seed,
         folder=settings.folder,
-        fingerprint=fingerprint(network, decisive) if settings.folder else "",
+        fingerprint=fingerprint(network, decisive, data) if settings.folder else "",
         keep_best=True,
         batch=batch,
         single_thread=is_small(network, data),
@@ -115,6 +115,7 @@ def tune(network: Network, data: Data, settings: TuneSettings) -> tuple[Network,
     section = {
         "validation_accuracy_before": before.fraction if before else None,
         "validation_accuracy_after": after.fraction if after else None,
+        "resumed": trainer.resumed,
         "epochs": [asdict(record) for record in history],
     }
     return module.write_back(), section

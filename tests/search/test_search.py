@@ -3,13 +3,16 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 from math import exp
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from small_network import build, chip, offer
+from torch.utils.data import TensorDataset
 
 from enos_compiler.assign.assignment import solve_assignment
 from enos_compiler.assign.budget import Budget
@@ -18,7 +21,7 @@ from enos_compiler.frontend.data import Data
 from enos_compiler.ir.network import Network
 from enos_compiler.ir.verify import verify
 from enos_compiler.search.architecture import Architecture
-from enos_compiler.search.checkpoint import Checkpoint, fingerprint, load, save
+from enos_compiler.search.checkpoint import Checkpoint, fingerprint, forget, load, save
 from enos_compiler.search.energy import expected_energy
 from enos_compiler.search.single import BudgetObjective, SearchSettings, search_single
 from enos_compiler.search.train import Settings, Trainer
@@ -127,7 +130,97 @@ def test_resumed_search_is_the_uninterrupted_one(
     assert again["epochs"] == section["epochs"]
 
 
-def test_checkpoint_of_another_run_is_not_read(offered: Network, tmp_path: Path) -> None:
+def test_finished_phases_are_taken_up_and_said_so(
+    offered: Network, data: Data, tmp_path: Path
+) -> None:
+    said: list[str] = []
+    wanted = replace(settings(epochs=1, folder=tmp_path), say=said.append)
+    first, section = search_single(offered, data, chip(), wanted)
+    assert section["resumed"] is False
+    again, section = search_single(offered, data, chip(), wanted)
+    assert section["resumed"] is True
+    assert scores(again) == scores(first)
+    assert said[-1] == (
+        f"search: nothing is left to train after {tmp_path / 'search.safetensors'}, which an "
+        "interrupted run wrote; delete it to train again"
+    )
+
+
+def test_changed_labels_are_trained_afresh(offered: Network, data: Data, tmp_path: Path) -> None:
+    search_single(offered, data, chip(), settings(epochs=1, folder=tmp_path))
+    images, labels = data.train.tensors
+    changed = replace(data, train=TensorDataset(images, 9 - labels), _opened={})
+    afresh, section = search_single(offered, changed, chip(), settings(epochs=1, folder=tmp_path))
+    assert section["resumed"] is False
+    assert scores(afresh) == scores(search_single(offered, changed, chip(), settings(epochs=1))[0])
+
+
+def _mean_square(y: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
+    return y.square().mean()
+
+
+def test_fingerprint_follows_the_data(offered: Network, data: Data) -> None:
+    def mark(changed: Data) -> str:
+        return fingerprint(offered, ["search"], changed)
+
+    images, labels = data.train.tensors
+    drawn = torch.get_rng_state()
+    marks = [
+        mark(data),
+        mark(replace(data, train=TensorDataset(images, labels.flip(0)), _opened={})),
+        mark(replace(data, train=TensorDataset(images * 2, labels), _opened={})),
+        mark(replace(data, train=TensorDataset(images[:200], labels[:200]), _opened={})),
+        mark(replace(data, validation=data.test, _opened={})),
+        mark(replace(data, validation=None, _opened={})),
+        mark(replace(data, batch_size=16)),
+        mark(replace(data, loss=_mean_square)),
+        mark(replace(data, loss=lambda y, _: y.mean())),
+        mark(replace(data, loss=lambda y, _: y.sum())),
+        mark(replace(data, loss=torch.nn.CrossEntropyLoss())),
+        mark(replace(data, loss=torch.nn.CrossEntropyLoss(label_smoothing=0.1))),
+    ]
+    assert len(set(marks)) == len(marks)
+    copy = TensorDataset(images.clone(), labels.clone())
+    assert mark(replace(data, train=copy, _opened={})) == marks[0]
+    assert torch.equal(torch.get_rng_state(), drawn)
+
+
+def test_fingerprint_of_augmented_data_is_the_same_each_time(offered: Network, data: Data) -> None:
+    images, labels = data.train.tensors
+
+    class Noisy:
+        def __len__(self) -> int:
+            return len(images)
+
+        def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+            shift = random.random() + np.random.rand()  # noqa: NPY002
+            return images[index] + torch.rand(()) + shift, labels[index]
+
+    noisy = Data(train=Noisy())
+    state = random.getstate()
+    first = fingerprint(offered, [], noisy)
+    assert random.getstate() == state
+    random.random()
+    torch.rand(3)
+    assert fingerprint(offered, [], noisy) == first
+
+
+def test_checkpoints_go_and_other_files_stay(tmp_path: Path) -> None:
+    folder = tmp_path / ".enos"
+    forget(folder)
+    save(folder / "search.safetensors", Checkpoint("mine", {"a": torch.ones(2)}))
+    (folder / "notes.txt").write_text("mine")
+    forget(folder)
+    assert [p.name for p in folder.iterdir()] == ["notes.txt"]
+    (folder / "notes.txt").unlink()
+    save(folder / "float.safetensors", Checkpoint("mine", {"a": torch.ones(2)}))
+    forget(folder)
+    assert not folder.exists()
+
+
+def test_checkpoint_of_another_run_is_not_read(
+    offered: Network, data: Data, tmp_path: Path
+) -> None:
     path = tmp_path / "search.safetensors"
     save(path, Checkpoint("mine", {"a": torch.ones(2)}, {"history": []}))
     assert load(path, "other") is None
@@ -137,7 +230,7 @@ def test_checkpoint_of_another_run_is_not_read(offered: Network, tmp_path: Path)
     changed = offered.with_layers(
         {"c2": replace(offered.layers["c2"], choices=offered.layers["c2"].choices[:3])}
     )
-    assert fingerprint(offered, ["search"]) != fingerprint(changed, ["search"])
+    assert fingerprint(offered, ["search"], data) != fingerprint(changed, ["search"], data)
 
 
 def test_damaged_checkpoint_names_the_file(tmp_path: Path) -> None:
