@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -53,7 +54,7 @@ class Context:
 
 
 @dataclass(frozen=True, slots=True)
-class Pass:
+class Pass(ABC):
     """Base of every pass: a frozen dataclass whose fields are its options.
 
     The docstring's first line is its help text; a docstring under a field documents the option.
@@ -64,9 +65,9 @@ class Pass:
     requires: ClassVar[frozenset[Fact]] = frozenset()
     ensures: ClassVar[frozenset[Fact]] = frozenset()
 
+    @abstractmethod
     def run(self, network: Network, context: Context) -> Network:
         """Return the network with this pass's annotation added."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, slots=True)

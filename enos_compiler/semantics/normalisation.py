@@ -7,6 +7,7 @@ Round), each rounded correctly in numpy as in ONNX Runtime, in an order that no 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from math import ldexp, prod
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -87,16 +88,16 @@ class Softmax(VectorOp):
         return builder.round_double(share, 2.0**-output.exponent, output)
 
 
-class _Normalisation(VectorOp):
+class _Normalisation(VectorOp, ABC):
     """(x - mean) / sqrt(var + eps) over runs of n elements, then gain and bias.
 
     With step counts c, sum S1 and sum of squares S2 that is
     (n*c - S1) / sqrt(n*S2 - S1**2 + eps * n**2 / scale**2): integers up to the square root.
     """
 
+    @abstractmethod
     def _runs(self, shape: tuple[int, ...], attributes: Mapping[str, Any]) -> tuple[int, ...]:
         """Return a shape (batch leads as -1) whose last axis is one run."""
-        raise NotImplementedError
 
     def _affine(
         self, shape: tuple[int, ...], output: ValueFormat, attributes: Mapping[str, Any]

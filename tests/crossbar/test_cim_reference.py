@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -25,10 +26,9 @@ needs_reference = pytest.mark.skipif(
 
 
 @needs_reference
-def test_cim_reference(capsys: pytest.CaptureFixture[str]) -> None:
+def test_cim_reference(say: Callable[[str], None]) -> None:
     results = list(compare_cases(FOLDER))
-    with capsys.disabled():
-        print(f"\n{sum(r.equal for r in results)} of {len(results)} cases equal")
+    say(f"{sum(r.equal for r in results)} of {len(results)} cases equal")
     assert len(results) >= 129
     assert [(r.case, r.note, r.error) for r in results if not r.equal] == []
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -24,11 +25,11 @@ needs_reference = pytest.mark.skipif(
 
 
 @needs_reference
-def test_timeloop_reference() -> None:
+def test_timeloop_reference(say: Callable[[str], None]) -> None:
     """All counts, capacities and cycles exactly; all energies within 1e-6."""
     results = list(compare_folder(FOLDER))
     wrong = [f"{r.case}: {r.differences[0]}" for r in results if not r.equal]
-    print(f"{len(results) - len(wrong)} of {len(results)} cases equal")
+    say(f"{len(results) - len(wrong)} of {len(results)} cases equal")
     assert results
     assert wrong == []
 
