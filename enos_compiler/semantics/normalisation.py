@@ -99,11 +99,11 @@ class _Normalisation(VectorOp, ABC):
     def _runs(self, shape: tuple[int, ...], attributes: Mapping[str, Any]) -> tuple[int, ...]:
         """Return a shape (batch leads as -1) whose last axis is one run."""
 
+    @abstractmethod
     def _affine(
         self, shape: tuple[int, ...], output: ValueFormat, attributes: Mapping[str, Any]
     ) -> tuple[FloatArray, FloatArray]:
         """Return gain and bias in output steps, broadcasting against `shape`."""
-        raise NotImplementedError
 
     def integers(
         self,
