@@ -27,8 +27,9 @@ from mobilenet_tables import tables
 from enos_compiler.ir.choice import Bits
 from enos_compiler.ir.shape import LayerShape
 from enos_compiler.mapping.machine import Machine
-from enos_compiler.mapping.mapper import Objective, map_layer
+from enos_compiler.mapping.mapper import map_layer
 from enos_compiler.mapping.nest import MappingError, Nest
+from enos_compiler.mapping.objective import Objective
 from enos_compiler.mapping.prices import Widths
 from enos_compiler.mapping.size import count_mappings
 

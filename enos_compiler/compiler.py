@@ -116,7 +116,6 @@ def compile(
         options: fields of `Options`, e.g. `budget="floor+0.5"`, `search="sensitivity"`.
     """
     from enos_compiler.assign.budget import Budget
-    from enos_compiler.cores.target import load_target
 
     known = [f.name for f in fields(Options)]
     for unknown in sorted(set(options) - set(known)):
@@ -126,7 +125,7 @@ def compile(
     checked = Options(**options)
     _check_module(model, example_inputs)
     user = UserModel.from_module(model, example_inputs, data=data, name=name)
-    return compile_model(user, load_target(target, inferences=checked.inferences), checked)
+    return compile_model(user, checked.load_target(target), checked)
 
 
 def _check_module(model: object, example_inputs: object) -> None:
@@ -162,6 +161,7 @@ def compile_model(
             "seed": options.seed,
             "target": target.name,
             "spec_sha256": target.spec_sha256,
+            **({"objective": options.objective} if options.objective else {}),
         },
     )
     network, records, kept = run_passes(

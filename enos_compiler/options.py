@@ -5,10 +5,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, get_args
 
 from enos_compiler.assign.budget import Budget
 from enos_compiler.errors import UsageError, nearest
+from enos_compiler.mapping.objective import OBJECTIVES, Objective
+
+if TYPE_CHECKING:
+    from enos_compiler.cores.target import Target
 
 Search = Literal["single", "sensitivity", "none"]
 Check = Literal["full", "sampled", "none"]
@@ -47,6 +52,10 @@ class Options:
     """Batch that the network is compiled and priced for."""
     inferences: int | None = None
     """Inferences per programming of resident weights; by default the target's."""
+    objective: Objective | None = None
+    """What mappings minimise; by default what the target's file says."""
+    mapping_cache: str | Path | None = None
+    """Folder of mappings found before; by default the user's cache."""
     seed: int = 0
     allow_float: bool = False
     """Keep operations without an integer form as float islands on the host."""
@@ -62,6 +71,7 @@ class Options:
         """Refuse values out of range and options that exclude each other."""
         _one_of("--search", self.search, SEARCHES)
         _one_of("--check", self.check, CHECKS)
+        _one_of("--objective", self.objective, OBJECTIVES)
         for name, value, least in (
             ("--batch", self.batch, 1),
             ("--inferences", self.inferences, 1),
@@ -89,6 +99,17 @@ class Options:
                 f"--passes excludes {', '.join(clash)}",
                 remedy="give these as options of the passes, e.g. assign{budget=0.6}",
             )
+
+    def load_target(self, name_or_path: str | Path) -> Target:
+        """Return the target with what these options override of its file."""
+        from enos_compiler.cores.target import load_target
+
+        return load_target(
+            name_or_path,
+            inferences=self.inferences,
+            objective=self.objective,
+            mapping_cache=self.mapping_cache,
+        )
 
     def pipeline(self, *, can_train: bool) -> str:
         """Return the pipeline as text.

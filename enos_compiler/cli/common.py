@@ -10,10 +10,12 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from enos_compiler import plugins
 from enos_compiler.errors import EnosError, UsageError
+from enos_compiler.mapping.objective import OBJECTIVES
 
 if TYPE_CHECKING:
     from enos_compiler.ir.network import Network
@@ -42,6 +44,21 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
         "-v", "--verbose", action="store_true", help="say what each step does; tracebacks on errors"
     )
     group.add_argument("--json", action="store_true", help="print the result as JSON on stdout")
+
+
+def add_mapping_options(parser: argparse._ActionsContainer) -> None:
+    """Add what every command that maps layers has: the objective, and where mappings are kept."""
+    parser.add_argument(
+        "--objective",
+        choices=OBJECTIVES,
+        help="what loop nests minimise; by default what the chip's file says",
+    )
+    parser.add_argument(
+        "--mapping-cache",
+        type=Path,
+        metavar="DIR",
+        help="keep mappings here and find them again; by default in the user's cache",
+    )
 
 
 def run(command: Callable[[Sequence[str]], None], arguments: Sequence[str] | None) -> int:

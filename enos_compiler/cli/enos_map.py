@@ -11,7 +11,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from enos_compiler.cli.common import Parser, add_output_options, run, teller
+from enos_compiler.cli.common import (
+    Parser,
+    add_mapping_options,
+    add_output_options,
+    run,
+    teller,
+)
 from enos_compiler.errors import EnosError, FormatError, RefusalError, UsageError, nearest
 from enos_compiler.ir.choice import Bits, Choice, Refusal
 from enos_compiler.ir.network import Home, Layer
@@ -52,11 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--core", metavar="NAME", help="a loop-nest core; by default the first")
     parser.add_argument("--operator", default="mac", metavar="NAME")
     parser.add_argument("--bits", default="8/8/8", metavar="I/W/O", help="input/weight/output bits")
-    parser.add_argument(
-        "--objective",
-        choices=("energy", "latency", "edp", "accesses"),
-        help="what to minimise; by default what the chip's file says",
-    )
+    add_mapping_options(parser)
     parser.add_argument(
         "--padding",
         type=int,
@@ -88,10 +90,10 @@ def _map(words: Sequence[str]) -> None:
 
     from enos_compiler.cores.target import load_target
 
-    target = load_target(arguments.target)
+    target = load_target(
+        arguments.target, objective=arguments.objective, mapping_cache=arguments.mapping_cache
+    )
     core = _core(target, arguments.core)
-    if arguments.objective:
-        core.objective = arguments.objective
     if arguments.padding is not None:
         if arguments.padding < 0:
             raise UsageError(

@@ -12,6 +12,7 @@ from pathlib import Path
 from enos_compiler import plugins
 from enos_compiler.cli.common import (
     Parser,
+    add_mapping_options,
     add_output_options,
     key_values,
     network_printer,
@@ -45,6 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--target", help="a chip or its YAML; by default the one it was saved for")
     parser.add_argument("--model", help="the model file, for passes that need its data")
     parser.add_argument("--model-arg", action="append", default=[], metavar="KEY=VALUE")
+    add_mapping_options(parser)
     parser.add_argument("--seed", type=int, default=0, metavar="N")
     parser.add_argument("--allow-float", action="store_true")
     parser.add_argument(
@@ -80,7 +82,11 @@ def _optimise(words: Sequence[str]) -> None:
             f"the network was saved for `{named}`, which is not registered",
             remedy="--target with the path of its YAML file",
         )
-    target = load_target(named)
+    target = load_target(
+        named,
+        objective=arguments.objective or network.provenance.get("objective"),
+        mapping_cache=arguments.mapping_cache,
+    )
     user = None
     if arguments.model:
         from enos_compiler.frontend.user import load_user_model

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from enos_compiler import plugins
 from enos_compiler.cli.common import (
     Parser,
+    add_mapping_options,
     add_output_options,
     key_values,
     network_printer,
@@ -83,6 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     choosing.add_argument(
         "--inferences", type=int, metavar="N", help="inferences per programming of weights"
     )
+    add_mapping_options(choosing)
     choosing.add_argument("--seed", type=int, default=0, metavar="N")
     passes = parser.add_argument_group(
         "passes", f"registered: {', '.join(plugins.names('passes'))}"
@@ -114,7 +116,6 @@ def _compile(words: Sequence[str]) -> None:
     if not arguments.model:
         raise UsageError("no model is named", remedy="enosc examples/digits.py --target hybrid")
 
-    from enos_compiler.cores.target import load_target
     from enos_compiler.outputs import check_writable
     from enos_compiler.pass_text import parse_passes
 
@@ -122,7 +123,7 @@ def _compile(words: Sequence[str]) -> None:
     if options.passes:
         parse_passes(options.passes)
     after_pass = network_printer(arguments.print_after)
-    target = load_target(arguments.target, inferences=options.inferences)
+    target = options.load_target(arguments.target)
     if arguments.output:
         check_writable(arguments.output)
 
@@ -189,6 +190,8 @@ def _options(arguments: argparse.Namespace) -> Options:
         finetune=arguments.finetune,
         batch=arguments.batch,
         inferences=arguments.inferences,
+        objective=arguments.objective,
+        mapping_cache=arguments.mapping_cache,
         seed=arguments.seed,
         allow_float=arguments.allow_float,
         first_last_free=arguments.first_last == "free",

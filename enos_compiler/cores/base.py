@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from pydantic import BaseModel
@@ -12,6 +13,7 @@ from pydantic import BaseModel
 from enos_compiler.ir.choice import Bits, Choice, Refusal
 from enos_compiler.ir.cost import Action, Cost
 from enos_compiler.ir.network import Home, Layer
+from enos_compiler.mapping.objective import Objective
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,16 @@ class Core(Protocol):
 
     def area_um2(self) -> float:
         """Return the area of the whole core in um^2."""
+
+
+@runtime_checkable
+class Maps(Protocol):
+    """A core that searches for the best mapping of each layer."""
+
+    objective: Objective
+    """What its mappings minimise."""
+    mapping_cache: Path | None
+    """Folder of mappings found before; None: the user's own."""
 
 
 @runtime_checkable

@@ -20,6 +20,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from functools import cached_property
+from pathlib import Path
 from typing import Any, ClassVar
 
 from enos_compiler.cores.arithmetic import accumulators, multiplier_um2
@@ -47,8 +48,9 @@ from enos_compiler.mapping.engine import Engine
 from enos_compiler.mapping.events import NestEvents
 from enos_compiler.mapping.explain import explain
 from enos_compiler.mapping.layer import count_layer
-from enos_compiler.mapping.mapper import MapResult, Objective, map_layer
+from enos_compiler.mapping.mapper import MapResult, map_layer
 from enos_compiler.mapping.nest import MappingError, Nest
+from enos_compiler.mapping.objective import Objective
 from enos_compiler.mapping.padding import map_padded
 from enos_compiler.mapping.prices import Widths
 
@@ -74,6 +76,7 @@ class LoopNestCore:
         self.chip = chip
         self.dram = chip.memories[chip.dram]
         self.objective: Objective = spec.objective
+        self.mapping_cache: Path | None = None
         self.padding_percent = int(spec.padding_percent.value) if spec.padding_percent else 0
         self.machine = build_machine(name, spec, self.dram, chip.bits_per_cycle[chip.dram])
         self.space = build_space(self.machine, spec)
@@ -147,6 +150,7 @@ class LoopNestCore:
         found = recall(
             self._question(layer.shape, choice.operator, widths),
             lambda: self._answer(layer.shape, choice.operator, widths),
+            self.mapping_cache,
         )
         return self._cost(layer, choice, found)
 

@@ -13,7 +13,7 @@ from enos_compiler.cores.memory import Array
 from enos_compiler.errors import SpecError
 from enos_compiler.ir.shape import DIMS, TENSORS, Dim, Tensor
 from enos_compiler.mapping.machine import ComputeSpec, Machine, NetworkSpec, StorageLevel
-from enos_compiler.mapping.mapper import Objective
+from enos_compiler.mapping.objective import Objective
 from enos_compiler.mapping.space import FREE, LevelSpace, MapSpace, Range
 from enos_compiler.spec import Count, NonNegative, Positive, Quantity, Strict, rule_error
 from enos_compiler.spec.target import Name

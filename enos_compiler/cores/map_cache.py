@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from enos_compiler import mapping
+from enos_compiler.errors import UsageError
 
 FORM = "enos-mapping/1"
 """Form of the stored results; part of every key."""
@@ -31,6 +32,25 @@ def cache_folder() -> Path:
         return Path(named) / "mappings"
     home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return Path(home) / "enos-compiler" / "mappings"
+
+
+def made_folder(path: str | Path) -> Path:
+    """Return a folder that the user names, made where it is missing.
+
+    Raises:
+        UsageError: it cannot be made or written.
+    """
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise UsageError(
+            f"mappings cannot be kept in {folder}: {error.strerror}",
+            place="--mapping-cache",
+            remedy="a folder that can be written",
+        ) from error
+    return folder
 
 
 @cache
@@ -54,16 +74,21 @@ _KNOWN: dict[str, dict[str, Any]] = {}
 """Answers of this process; a key says all that an answer depends on."""
 
 
-def recall(question: Mapping[str, Any], answer: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def recall(
+    question: Mapping[str, Any],
+    answer: Callable[[], dict[str, Any]],
+    folder: Path | None = None,
+) -> dict[str, Any]:
     """Return the answer to a question from this process, from disk, or by working it out.
 
     Args:
         question: all that the answer depends on, JSON-able.
         answer: works it out; its result is JSON-able.
+        folder: where answers are stored; None: `cache_folder()`.
     """
     key = content_key(question)
     if key not in _KNOWN:
-        file = cache_folder() / key[:2] / f"{key}.json"
+        file = (folder or cache_folder()) / key[:2] / f"{key}.json"
         found = _read(file)
         if found is None:
             found = json.loads(json.dumps(answer()))

@@ -9,15 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from enos_compiler import plugins
-from enos_compiler.cores.base import Core
+from enos_compiler.cores.base import Core, Maps
 from enos_compiler.cores.edges import Between, link_action
 from enos_compiler.cores.homes import homes
 from enos_compiler.cores.host import Host
+from enos_compiler.cores.map_cache import made_folder
 from enos_compiler.cores.memory import Chip
 from enos_compiler.cores.vector import VectorUnit
-from enos_compiler.errors import SpecError, nearest
+from enos_compiler.errors import SpecError, UsageError, nearest
 from enos_compiler.ir.cost import Action, Cost
 from enos_compiler.ir.network import Home, Network, Value, Vector
+from enos_compiler.mapping.objective import Objective
 from enos_compiler.spec import CoreForm, LinkSpec, TargetSpec, find_target, read_target
 
 
@@ -162,18 +164,39 @@ class Target:
         )
 
 
-def load_target(name_or_path: str | Path, *, inferences: int | None = None) -> Target:
+def load_target(
+    name_or_path: str | Path,
+    *,
+    inferences: int | None = None,
+    objective: Objective | None = None,
+    mapping_cache: str | Path | None = None,
+) -> Target:
     """Return a registered target by name, or the one that a YAML file describes.
 
     Args:
         name_or_path: an entry point of the group enos_compiler.targets, or a path.
         inferences: overrides inferences_per_programming of the file.
+        objective: overrides what mappings minimise, on every core that searches for them.
+        mapping_cache: folder of mappings found before; by default the user's cache.
 
     Raises:
-        UsageError: no target of that name is registered; names the nearest.
+        UsageError: no target of that name is registered; names the nearest. Or an objective for a
+            chip none of whose cores has mappings to choose from, or a folder that is not writable.
         SpecError: the file is wrong: `file:line: dotted.path`, the value, what was expected.
     """
-    return build_target(read_target(find_target(str(name_or_path))), inferences=inferences)
+    target = build_target(read_target(find_target(str(name_or_path))), inferences=inferences)
+    mapped = [core for core in target.cores.values() if isinstance(core, Maps)]
+    if objective is not None and not mapped:
+        raise UsageError(
+            f"no core of {target.name} chooses among mappings",
+            place=f"--objective {objective}",
+            remedy="leave it out, or a target with a loop-nest core",
+        )
+    folder = made_folder(mapping_cache) if mapping_cache is not None else None
+    for core in mapped:
+        core.objective = objective or core.objective
+        core.mapping_cache = folder
+    return target
 
 
 def build_target(spec: TargetSpec, *, inferences: int | None = None) -> Target:

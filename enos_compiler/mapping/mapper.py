@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from enos_compiler.mapping.kernel import INF
 from enos_compiler.mapping.lattice import Lattice, build_lattice
 from enos_compiler.mapping.machine import Machine
 from enos_compiler.mapping.nest import Nest
+from enos_compiler.mapping.objective import Objective
 from enos_compiler.mapping.path import NEVER, Chain, PathProblem, PathSearch, build_nest
 from enos_compiler.mapping.prices import (
     USED,
@@ -40,10 +41,6 @@ from enos_compiler.mapping.prices import (
 )
 from enos_compiler.mapping.space import MapSpace
 from enos_compiler.mapping.spatial import spatial_choices
-
-Objective = Literal["energy", "latency", "edp", "accesses"]
-"""energy in pJ, latency in cycles, their product, or words read and written at the outermost level.
-Ties are broken by energy."""
 
 Key = tuple[float, float]
 

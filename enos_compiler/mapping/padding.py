@@ -13,7 +13,8 @@ from typing import Any
 from enos_compiler.ir.shape import Dim, LayerShape
 from enos_compiler.mapping.engine import Engine, solver
 from enos_compiler.mapping.machine import Machine
-from enos_compiler.mapping.mapper import LayerSearch, MapResult, Objective
+from enos_compiler.mapping.mapper import LayerSearch, MapResult
+from enos_compiler.mapping.objective import Objective
 from enos_compiler.mapping.prices import Widths
 from enos_compiler.mapping.space import MapSpace
 

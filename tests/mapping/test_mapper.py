@@ -15,12 +15,11 @@ from enos_compiler.errors import InfeasibleError
 from enos_compiler.ir.shape import LayerShape
 from enos_compiler.mapping.count import PLAIN, count_events
 from enos_compiler.mapping.machine import ComputeSpec, Machine, StorageLevel
-from enos_compiler.mapping.mapper import Objective, map_layer
+from enos_compiler.mapping.mapper import map_layer
+from enos_compiler.mapping.objective import OBJECTIVES
 from enos_compiler.mapping.prices import Widths
 from enos_compiler.mapping.problem import Problem
 from enos_compiler.mapping.space import MapSpace
-
-OBJECTIVES: tuple[Objective, ...] = ("energy", "latency", "edp", "accesses")
 
 
 def check(seed: int, machine: Machine, rng: random.Random, widths: Widths | None, most: int) -> int:
