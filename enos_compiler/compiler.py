@@ -77,18 +77,22 @@ class Compiled:
         return run(self.network, tuple(np.asarray(x) for x in inputs))
 
     def save(self, folder: str | Path) -> None:
-        """Write model.onnx, program.json, report.json and layers.csv into `folder`.
+        """Write the ONNX file, the program, the report and what is drawn from it into `folder`.
 
         Files of these names are replaced by rename, the report last; others stay.
         """
         from enos_compiler.export.onnx import save_onnx
         from enos_compiler.report.csv import write_csv
+        from enos_compiler.report.netron import write_netron
+        from enos_compiler.report.trace import write_trace
         from enos_compiler.schedule.program_file import write_program
 
         with staged_outputs(Path(folder), last="report.json", stale=("network",)) as stage:
             save_onnx(self.onnx, stage / "model.onnx")
             write_program(self.network, stage)
             write_csv(self.report, stage / "layers.csv")
+            write_netron(self.report, self.onnx, stage / "model.netron.json")
+            write_trace(self.report, self.program, stage / "trace.json")
             for name, network in self.steps.items():
                 step = stage / "network" / name
                 step.mkdir(parents=True)

@@ -96,3 +96,11 @@ class Explains(Protocol):
 
     def explain(self, layer: Layer, choice: Choice, detail: Mapping[str, Any]) -> str:
         """Return a picture in 80 columns of the mapping or placement that `cost` found."""
+
+
+@runtime_checkable
+class Rated(Protocol):
+    """A core that states how fast it could be."""
+
+    def peak_macs_per_ns(self, choice: Choice) -> float:
+        """Return the multiply-accumulates per ns with every element busy, as such a choice runs."""

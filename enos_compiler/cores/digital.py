@@ -303,6 +303,11 @@ class DigitalCore:
 
     # What it is
 
+    def peak_macs_per_ns(self, choice: Choice) -> float:
+        """Return the speed of the whole array; two sums take two cycles."""
+        sums, _ = accumulators(choice.operator, choice.bits, 1)
+        return self.rows * self.columns / sums / self.chip.clock_ns
+
     def energy_pj(self, action: Action) -> float:
         """Return the energy of one event of this core in pJ."""
         return self.prices.look_up(action)[0]

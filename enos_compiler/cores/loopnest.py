@@ -308,6 +308,10 @@ class LoopNestCore:
 
     # What it is
 
+    def peak_macs_per_ns(self, choice: Choice) -> float:  # noqa: ARG002  # the contract's parameter
+        """Return the speed of all elements: one tap a cycle each."""
+        return self.machine.compute.instances / self.chip.clock_ns
+
     def energy_pj(self, action: Action) -> float:
         """Return the energy of one event of this core in pJ."""
         return self.prices.look_up(action)[0]

@@ -12,6 +12,9 @@ from enos_compiler.cores.accounting import Items, Totals, energy_pj, itemise, to
 from enos_compiler.ir.choice import Choice
 from enos_compiler.ir.network import Layer, Network
 from enos_compiler.ir.program import Instruction, Program
+from enos_compiler.report.roofline import roofline
+from enos_compiler.report.timeline import timeline
+from enos_compiler.report.topology import topology
 
 if TYPE_CHECKING:
     from enos_compiler.cores.target import Target
@@ -21,6 +24,12 @@ PRICING = "pricing"
 """Section with the price and the source of every action that occurs."""
 OFFERS = "offers"
 """Section with the operators that each core offers to at least one layer."""
+GRAPH = "graph"
+"""Section with the operations in execution order and what each reads."""
+TIMELINE = "timeline"
+"""Section with what each resource does when."""
+ROOFLINE = "roofline"
+"""Section with bandwidths, traffic and peaks."""
 
 
 def build_report(
@@ -87,6 +96,9 @@ def build_report(
             **{name: dict(content) for name, content in network.sections.items()},
             OFFERS: _offers(network, target),
             PRICING: _pricing(items, target, network.program),
+            GRAPH: topology(network),
+            TIMELINE: timeline(network.program),
+            ROOFLINE: roofline(network, target),
         },
     }
 

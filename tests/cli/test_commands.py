@@ -51,10 +51,12 @@ def test_results_go_to_the_default_folder(folder: Path, capsys: pytest.CaptureFi
     out = folder / "build" / "net-hybrid"
     assert {p.name for p in out.iterdir() if p.name != ".enos"} == {
         "layers.csv",
+        "model.netron.json",
         "model.onnx",
         "program.json",
         "program.safetensors",
         "report.json",
+        "trace.json",
     }
     report = json.loads((out / "report.json").read_text())
     rows = list(csv.DictReader((out / "layers.csv").read_text().splitlines()))

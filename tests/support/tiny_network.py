@@ -88,6 +88,8 @@ class TinyTarget:
     vector_unit: Any = field(default_factory=lambda: SimpleNamespace(name="vec"))
     host: Any = field(default_factory=lambda: SimpleNamespace(name="host"))
     memories: dict[str, Any] = field(default_factory=dict)
+    clock_ns: float = 1.0
+    chip: Any = field(default_factory=lambda: SimpleNamespace(bits_per_cycle={}, memories={}))
     links: dict[str, Any] = field(default_factory=lambda: {"link": SimpleNamespace(name="link")})
 
     def energy_pj(self, action: str) -> float:
