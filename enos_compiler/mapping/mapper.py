@@ -18,6 +18,7 @@ from enos_compiler.errors import InfeasibleError
 from enos_compiler.ir.shape import DIMS, TENSORS, LayerShape
 from enos_compiler.mapping.automaton import Automaton, build_automaton
 from enos_compiler.mapping.engine import Engine, Solver, solver
+from enos_compiler.mapping.infeasible import infeasible
 from enos_compiler.mapping.kernel import INF
 from enos_compiler.mapping.lattice import Lattice, build_lattice
 from enos_compiler.mapping.machine import Machine
@@ -138,6 +139,8 @@ class LayerSearch:
         self.widths, self.objective = widths, objective
         check_words(machine, space, widths)
         choices = spatial_choices(shape, machine, space)
+        if not len(choices.picks):
+            raise self.infeasible()
         self.geo: Geometry = build_geometry(shape, machine, space, choices, widths)
         self.energy = path_prices(self.geo, energy_rates(machine, widths))
         self.resources = self._resources()
@@ -425,17 +428,5 @@ class LayerSearch:
         )
 
     def infeasible(self) -> InfeasibleError:
-        """Name the innermost level that holds not even the smallest tile, or the constraints."""
-        fits = self.arguments[1][0]
-        for spec, row in zip(self.machine.levels, fits, strict=True):
-            if not row[0]:
-                return InfeasibleError(
-                    f"a tile of one element of each tensor exceeds {spec.capacity} words",
-                    place=spec.name,
-                    remedy="a larger memory, fewer kept tensors, or narrower operands",
-                )
-        return InfeasibleError(
-            f"no nest of {self.shape} fulfils the constraints and capacities",
-            place=self.machine.name,
-            remedy="wider ranges of factors, more dimensions per axis, or padded bounds",
-        )
+        """Return the error that says which level asks for more than there is."""
+        return infeasible(self.shape, self.machine, self.space, self.widths)

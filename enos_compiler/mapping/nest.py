@@ -107,8 +107,22 @@ class Nest:
         return prod(self.outside(level))
 
     def home(self, tensor: str) -> int:
-        """Outermost level that keeps `tensor`; nothing is counted for it further out."""
-        return max(i for i, level in enumerate(self.levels) if tensor in level.keep)
+        """Outermost level that keeps `tensor`; nothing is counted for it further out.
+
+        Raises:
+            MappingError: no level keeps it.
+        """
+        kept = [i for i, level in enumerate(self.levels) if tensor in level.keep]
+        if not kept:
+            raise MappingError(
+                f"no level keeps {tensor}",
+                level="nest",
+                tensor=tensor,
+                needed=1,
+                available=0,
+                remedy="keep it at the outermost level",
+            )
+        return kept[-1]
 
     @classmethod
     def from_reference(cls, data: Sequence[Mapping[str, Any]]) -> Nest:

@@ -58,7 +58,7 @@ def spatial_choices(shape: LayerShape, machine: Machine, space: MapSpace) -> Spa
     """List the choices of spatial factors that fit the meshes and divide the bounds.
 
     Raises:
-        InfeasibleError: more than `LIMIT` choices, or none.
+        InfeasibleError: more than `LIMIT` choices.
     """
     bounds: dict[str, int] = dict(shape.bounds.items())
     extents = np.array([bounds[d] for d in DIMS], dtype=np.int64)
@@ -82,12 +82,6 @@ def spatial_choices(shape: LayerShape, machine: Machine, space: MapSpace) -> Spa
         total = grown[keep]
     if len(picks) > LIMIT:
         raise _too_many(len(picks))
-    if not len(picks):
-        raise InfeasibleError(
-            "no spatial factors fulfil the constraints",
-            place=machine.name,
-            remedy="wider ranges, or a bound that the fixed factors divide",
-        )
     factors = np.stack([level.vectors[picks[:, s]] for s, level in enumerate(options)], axis=1)
     return SpatialChoices(factors, options, picks)
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 
 import pytest
 
-from enos_compiler.errors import InfeasibleError, SpecError
-from enos_compiler.ir.shape import LayerShape
+from enos_compiler.errors import SpecError
 from enos_compiler.mapping.machine import ComputeSpec, Machine, StorageLevel
-from enos_compiler.mapping.mapper import map_layer
 from enos_compiler.mapping.space import LevelSpace, MapSpace
 
 MACHINE = Machine(
@@ -43,13 +41,3 @@ def test_unknown_names_are_refused_with_the_nearest() -> None:
         MapSpace.of_machine(MACHINE, spatial={"buffer": ("M", "")})
     with pytest.raises(SpecError, match="Inputs may not be stored at sums"):
         MapSpace.of_machine(MACHINE, homes={"Inputs": "sums"})
-
-
-def test_impossible_constraints_are_named() -> None:
-    space = MapSpace.of_machine(MACHINE)
-    asked = space.with_level(2, spatial_x={"M": (2, 2)})
-    with pytest.raises(InfeasibleError, match="no spatial factors fulfil the constraints"):
-        map_layer(LayerShape(m=3, c=4), MACHINE, space=asked)
-    closed = space.with_level(0, temporal={"C": (4, 4)}).with_level(2, temporal={"C": (3, 3)})
-    with pytest.raises(InfeasibleError, match="no nest of M3 C4 fulfils the constraints"):
-        map_layer(LayerShape(m=3, c=4), MACHINE, space=closed)
