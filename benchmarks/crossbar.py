@@ -37,9 +37,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from enos_compiler.crossbar.calibrate import calibrate_steps
 from enos_compiler.crossbar.convolution import unfold
 from enos_compiler.crossbar.fast import FastConvolution
-from enos_compiler.crossbar.integer import Stored, calibrate_steps, store
+from enos_compiler.crossbar.integer import Stored, store
 from enos_compiler.crossbar.spec import AdcSpec, CellSpec, CrossbarSpec, DacSpec
 from enos_compiler.ir.shape import LayerShape
 

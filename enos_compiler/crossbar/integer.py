@@ -216,14 +216,19 @@ def _steps(matrix: IntegerMatrix, steps_log2: int | Sequence[int]) -> tuple[int,
     return steps
 
 
-def _input_parts(matrix: IntegerMatrix, x: IntArray, bits: int) -> list[tuple[int, Floats]]:
+def input_parts(matrix: IntegerMatrix, x: IntArray, bits: int) -> list[tuple[int, Floats]]:
     """(shift, row values) of each input digit, least significant first."""
     width = matrix.spec.dac.digit_bits or bits
     parts = digits(x, bits, width)
     return [(k * width, p.astype(np.float64)) for k, p in enumerate(parts)]
 
 
-def _checked(matrix: IntegerMatrix, x: IntArray, bits: int, signed: bool) -> None:
+def check_inputs(matrix: IntegerMatrix, x: IntArray, bits: int, signed: bool) -> None:
+    """Refuse inputs of another extent or outside their width.
+
+    Raises:
+        SpecError: names the extent or the range.
+    """
     low, high = code_limits(bits, signed)
     if x.ndim != 2 or x.shape[0] != matrix.rows:
         raise SpecError(
@@ -239,7 +244,7 @@ def _checked(matrix: IntegerMatrix, x: IntArray, bits: int, signed: bool) -> Non
         )
 
 
-def _column_sums(
+def column_sums(
     matrix: IntegerMatrix, levels: Floats, x: Floats, block: int, hook: ColumnHook | None
 ) -> Floats:
     """Analog sums of one access, (parts, columns, B): one part once a pair is subtracted."""
@@ -273,7 +278,7 @@ def read(
         column_hook: analog error on the sums of one access.
         code_hook: error of the converter, in steps.
     """
-    _checked(matrix, x, input_bits, inputs_signed)
+    check_inputs(matrix, x, input_bits, inputs_signed)
     spec, adc = matrix.spec, matrix.spec.adc
     steps = _steps(matrix, steps_log2)
     low, high = code_limits(adc.bits, sums_signed(matrix, inputs_signed))
@@ -291,12 +296,12 @@ def read(
     extent = (matrix.outputs + matrix.unit_column, x.shape[1])
     total: npt.NDArray[Any] = np.zeros(extent, np.float64 if ideal else np.int64)
     for number, block in enumerate(matrix.blocks):
-        parts = _input_parts(matrix, x[block.rows], input_bits - inputs_signed)
+        parts = input_parts(matrix, x[block.rows], input_bits - inputs_signed)
         for i, levels in enumerate(block.levels):
             slice_value = 1 << (i * spec.cell.bits)
             analog = np.zeros((1, 1, 1))
             for place, digit in parts:
-                sums = _column_sums(matrix, levels, digit, number, column_hook)
+                sums = column_sums(matrix, levels, digit, number, column_hook)
                 if adc.per_digit:
                     total += convert(sums, steps[i], number) * (slice_value << place)
                 else:
@@ -323,26 +328,3 @@ def _recover(matrix: IntegerMatrix, total: IntArray, x: IntArray) -> IntArray:
     y = matrix.layout.gain * total
     y = y[:-1] - total[-1:] if matrix.unit_column else y - matrix.layout.offset * x_sum
     return y - np.rint(floor * x_sum).astype(np.int64) if floor else np.asarray(y)
-
-
-def calibrate_steps(
-    matrix: IntegerMatrix, x: IntArray, input_bits: int, *, inputs_signed: bool = False
-) -> tuple[int, ...]:
-    """Smallest power-of-two ADC steps, one per slice, under which no sum of `x` clips."""
-    _checked(matrix, x, input_bits, inputs_signed)
-    top = code_limits(matrix.spec.adc.bits, sums_signed(matrix, inputs_signed))[1]
-    peak = [0.0] * matrix.layout.slices
-    for number, block in enumerate(matrix.blocks):
-        parts = _input_parts(matrix, x[block.rows], input_bits - inputs_signed)
-        for i, levels in enumerate(block.levels):
-            sums = [(p, _column_sums(matrix, levels, d, number, None)) for p, d in parts]
-            if not matrix.spec.adc.per_digit:
-                sums = [(0, sum((s * 2.0**p for p, s in sums), np.zeros(1)))]
-            peak[i] = max(peak[i], *(float(np.abs(s).max(initial=0.0)) for _, s in sums))
-    steps = []
-    for value in peak:
-        step = 0
-        while np.rint(value * 2.0**-step) > top:
-            step += 1
-        steps.append(step)
-    return tuple(steps)

@@ -272,6 +272,11 @@ def _floor(errors: NonIdealities) -> float:
     return 1 / errors.on_off_ratio
 
 
+def full_level(matrix: IntegerMatrix, errors: NonIdealities) -> float:
+    """Return the on conductance in cell steps; the floor of a finite on/off ratio widens it."""
+    return ((1 << matrix.spec.cell.bits) - 1) / (1 - _floor(errors))
+
+
 def _perturb(
     matrix: IntegerMatrix,
     levels: Floats,
@@ -332,7 +337,7 @@ def _read_noise_hook(
     noise = errors.read_noise
     if noise is None or not noise.sigma:
         return None
-    full = ((1 << matrix.spec.cell.bits) - 1) / (1 - _floor(errors))
+    full = full_level(matrix, errors)
 
     def add(sums: Floats, levels: Floats, x: Floats, block: int) -> Floats:
         del block

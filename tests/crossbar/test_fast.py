@@ -12,12 +12,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from enos_compiler.crossbar.calibrate import calibrate_steps
 from enos_compiler.crossbar.cellnoise import CellNoise
 from enos_compiler.crossbar.convolution import unfold
 from enos_compiler.crossbar.fast import FastConvolution
 from enos_compiler.crossbar.fastint8 import exact_here
 from enos_compiler.crossbar.fastnoise import NormalStream
-from enos_compiler.crossbar.integer import Stored, calibrate_steps, read, store
+from enos_compiler.crossbar.integer import Stored, read, store
 from enos_compiler.crossbar.nonideal import NonIdealities, make_device
 from enos_compiler.crossbar.spec import AdcSpec, CellSpec, CrossbarSpec, DacSpec
 from enos_compiler.errors import SpecError

@@ -14,16 +14,17 @@ from hypothesis import strategies as st
 
 from enos_compiler.crossbar.analog import FloatMapping, ValueRange, multiply, program
 from enos_compiler.crossbar.blocks import SplitRule, digits, split
+from enos_compiler.crossbar.calibrate import calibrate_steps, slice_sums
 from enos_compiler.crossbar.converters import code_limits
 from enos_compiler.crossbar.integer import (
     Stored,
-    calibrate_steps,
     layout,
     lossless_adc_bits,
     read,
     read_blocks,
     required_adc_bits,
     store,
+    sums_signed,
 )
 from enos_compiler.crossbar.operators import CrossbarOperator, crossbar_product, weight_signs
 from enos_compiler.crossbar.spec import AdcLaw, AdcSpec, CellSpec, CrossbarSpec, DacSpec
@@ -310,6 +311,38 @@ def test_calibrated_steps_are_the_least_that_do_not_clip(
     exact = read(replace(matrix, spec=free), x, input_bits, inputs_signed=signed)
     if max(steps) == 0:
         assert np.array_equal(clipped, exact)
+
+
+@FAST
+@given(spec=specs(), case=products(), bits=st.integers(2, 6))
+def test_least_error_steps_are_the_best_of_all(
+    spec: CrossbarSpec, case: tuple[Any, ...], bits: int
+) -> None:
+    """Every step is tried on every sum, one by one; with room for all sums nothing is lost."""
+    w, x, weight_bits, input_bits, signed = case
+    matrix = store(replace(spec, adc=replace(spec.adc, bits=bits)), Stored(w, weight_bits))
+    kwargs: dict[str, Any] = {"inputs_signed": signed}
+    steps = calibrate_steps(matrix, x, input_bits, rule="error", **kwargs)
+    both = sums_signed(matrix, signed)
+    top = 2 ** (bits - 1) - 1 if both else 2**bits - 1
+    for index, step in enumerate(steps):
+        sums = slice_sums(matrix, x, input_bits - signed, index)
+
+        def error(exponent: int, sums: Any = sums) -> float:
+            codes = [min(max(round(v / 2**exponent), -top if both else 0), top) for v in sums]
+            return sum((c * 2**exponent - v) ** 2 for c, v in zip(codes, sums, strict=True))
+
+        assert error(step) == min(error(e) for e in range(16))
+    wide = replace(matrix, spec=replace(matrix.spec, adc=replace(spec.adc, bits=24)))
+    assert not any(calibrate_steps(wide, x, input_bits, rule="error", **kwargs))
+
+
+def test_calibration_needs_data_and_a_known_rule() -> None:
+    matrix = store(CrossbarSpec(rows=4, columns=4), Stored(np.array([[1, 2]]), 4))
+    with pytest.raises(SpecError, match="no input vectors to calibrate"):
+        calibrate_steps(matrix, np.zeros((2, 0), np.int64), 4)
+    with pytest.raises(SpecError, match="`widest` is no rule of calibration"):
+        calibrate_steps(matrix, np.ones((2, 1), np.int64), 4, rule="widest")  # type: ignore[arg-type]
 
 
 @FAST

@@ -22,7 +22,7 @@ TIERS: tuple[tuple[str, ...], ...] = (
     ("mapping", "crossbar"),
     ("cores",),
     ("frontend", "assign", "schedule", "export", "report"),
-    ("search",),
+    ("search", "evaluate"),
     ("pass_text",),
     ("pipeline",),
     ("options",),
