@@ -51,7 +51,7 @@ from enos_compiler.mapping.layer import count_layer
 from enos_compiler.mapping.mapper import MapResult, map_layer
 from enos_compiler.mapping.nest import MappingError, Nest
 from enos_compiler.mapping.objective import Objective
-from enos_compiler.mapping.padding import map_padded
+from enos_compiler.mapping.padding import map_padded, padded_shape
 from enos_compiler.mapping.prices import Widths
 
 _RULES: Mapping[str, CountingRule] = {"reference": REFERENCE, "plain": PLAIN, "exact": EXACT}
@@ -180,13 +180,16 @@ class LoopNestCore:
     def cost_of_nest(self, layer: Layer, choice: Choice, nest: Nest) -> CoreCost:
         """Return the events and cycles of a nest that is given.
 
+        Its factors may multiply to more than a bound, as far as the core pads: the rest is zeros.
+
         Raises:
             MappingError: the nest does not compute the layer or does not fit the core.
         """
         self._check_levels(nest)
         widths = self.widths(layer.shape, choice)
-        events = self.count(layer.shape, nest, widths)
-        detail = nest_detail(layer.shape, nest, events, self.machine, widths)
+        shape = padded_shape(layer.shape, nest, self.padding_percent / 100)
+        events = self.count(shape, nest, widths)
+        detail = nest_detail(shape, nest, events, self.machine, widths)
         found = {"events": nest_actions(events, self.machine), "cycles": events.cycles}
         return self._cost(layer, choice, {**found, "detail": detail})
 

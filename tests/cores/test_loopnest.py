@@ -34,7 +34,7 @@ from enos_compiler.errors import InfeasibleError, SpecError
 from enos_compiler.ir import Bits, Choice, LayerShape, Refusal
 from enos_compiler.mapping.count import count_events
 from enos_compiler.mapping.machine import Machine
-from enos_compiler.mapping.nest import Nest
+from enos_compiler.mapping.nest import MappingError, Nest
 from enos_compiler.mapping.problem import Problem
 from enos_compiler.spec import check_target, find_target, parse_document
 
@@ -55,7 +55,11 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @cache
 def chip(name: str) -> Target:
-    return load_target(name)
+    """A shipped chip that takes bounds as they are."""
+    target = load_target(name)
+    subject: Any = target.cores["array"]
+    subject.padding_percent = 0
+    return target
 
 
 def core(name: str) -> LoopNestCore:
@@ -75,6 +79,7 @@ def cost(name: str, shape: LayerShape, bits: Bits = EIGHT) -> CoreCost:
 def edited(name: str, **changes: Any) -> Target:
     """A shipped chip with keys of its core changed, as a file of its own."""
     data = yaml.safe_load(find_target(name).read_text())
+    data["cores"][0].pop("padding_percent")
     data["cores"][0].update(changes)
     return build_target(check_target(parse_document(yaml.safe_dump(data), "chip.yaml")))
 
@@ -356,11 +361,26 @@ def test_padded_bounds_divide_better_and_are_paid() -> None:
     assert product[0] < product[1]
 
 
+def test_a_padded_nest_is_priced_as_it_was_found() -> None:
+    """Its bounds are its own, as far as the core pads; further it is no nest of the layer."""
+    prime = LayerShape(m=8, c=16, p=17, q=17)
+    subject: Any = load_target("eyeriss").cores["array"]
+    found = subject.cost(layer(prime), mac(), IN_DRAM)
+    result = read_mapping(prime, found.detail)
+    assert result.shape != prime
+    again = subject.cost_of_nest(layer(prime), mac(), result.nest)
+    assert again.inference == found.inference
+    assert again.detail["shape"] == found.detail["shape"]
+    for small in (replace(prime, q=15), replace(prime, q=19)):
+        with pytest.raises(MappingError, match="factors of Q multiply to 18, its bound is 1"):
+            subject.cost_of_nest(layer(small), mac(), result.nest)
+
+
 def test_what_cannot_fit_is_named() -> None:
     levels = yaml.safe_load(find_target("eyeriss").read_text())["cores"][0]["levels"]
     levels[3]["entries"]["value"] = 1
     subject = edited("eyeriss", levels=levels).cores["array"]
-    with pytest.raises(InfeasibleError, match="shared_glb: a tile of one element"):
+    with pytest.raises(InfeasibleError, match="shared_glb: the smallest tile"):
         subject.cost(layer(SQUARE), mac(), IN_DRAM)
 
 
