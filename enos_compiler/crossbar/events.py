@@ -104,6 +104,7 @@ def layer_cost(
     input_bits: int,
     *,
     inputs_signed: bool = False,
+    zero_point: bool = False,
     copies: int = 1,
     rounds: int = 1,
 ) -> CrossbarCost:
@@ -116,13 +117,17 @@ def layer_cost(
         placement: from `place_layer`.
         input_bits: width of the inputs, sign included.
         inputs_signed: inputs carry a sign.
+        zero_point: inputs are unsigned codes around a zero point.
         copies: replicas of the weights; events stay, cycles fall, programming and parts grow.
         rounds: turns in which the layer's arrays are filled and read; cycles grow, parts shrink to
             the share that exists, and `programming` is then due in every inference.
     """
     per_vector: Counter[CrossbarEvent] = Counter()
     cycles = 0
-    for kind in read_kinds(placement.operator, input_bits, inputs_signed=inputs_signed):
+    kinds = read_kinds(
+        placement.operator, input_bits, inputs_signed=inputs_signed, zero_point=zero_point
+    )
+    for kind in kinds:
         events, busy = read_events(placement, kind)
         per_vector.update(events)
         cycles += busy

@@ -4,7 +4,7 @@
 mac and the ternary case are one read of a signed matrix; bw one read of signs; xnor one read of
 signs with one-bit inputs (a second one, subtracted, for the negative inputs); mf two reads that are
 digitised apart, because its halves carry different units:
-A = sum sign(x) |w|, B = sum sign(w) |x|.
+A = sum sign(x) |w|, B = sum sign(w) |x|. ef is mf with signed weights in A and signed inputs in B.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from enos_compiler.crossbar.blocks import IntArray
 from enos_compiler.crossbar.integer import IntegerMatrix, Stored, read, store
 from enos_compiler.crossbar.spec import CrossbarSpec
 
-CrossbarOperator = Literal["mac", "bw", "xnor", "mf"]
-CROSSBAR_OPERATORS: tuple[CrossbarOperator, ...] = ("mac", "bw", "xnor", "mf")
+CrossbarOperator = Literal["mac", "bw", "xnor", "mf", "ef"]
+CROSSBAR_OPERATORS: tuple[CrossbarOperator, ...] = ("mac", "bw", "xnor", "mf", "ef")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ def stored_matrices(
     """Matrices (outputs, rows) that the operator keeps in cells.
 
     Args:
-        operator: mac, bw, xnor or mf.
+        operator: mac, bw, xnor, mf or ef.
         weights: signed codes; bw and xnor read only their signs.
         weight_bits: width of the codes, sign included (2 for ternary weights).
         signs: explicit sign bits as +-1, where a zero code may stand for minus zero.
@@ -68,16 +68,29 @@ def stored_matrices(
         return (Stored(weights, weight_bits),)
     if operator == "mf":
         return Stored(np.abs(weights), weight_bits - 1, "unsigned"), binary
+    if operator == "ef":
+        return Stored(weights, weight_bits), binary
     return (binary,)
 
 
 def read_kinds(
-    operator: CrossbarOperator, input_bits: int, *, inputs_signed: bool = False
+    operator: CrossbarOperator,
+    input_bits: int,
+    *,
+    inputs_signed: bool = False,
+    zero_point: bool = False,
 ) -> tuple[ReadKind, ...]:
     """Reads that the operator makes per input vector.
 
-    mf reads the signs of signed inputs with signed drivers; xnor splits signed inputs in two reads
-    of one bit, so it needs no signed driver.
+    mf reads the signs of signed inputs with signed drivers; xnor and ef split them in two reads of
+    one bit, so that they need no signed driver.
+
+    Args:
+        operator: mac, bw, xnor, mf or ef.
+        input_bits: width of the inputs.
+        inputs_signed: inputs carry a sign, and rows are driven with it where a value is read.
+        zero_point: inputs are unsigned codes around a zero point: values enter as they are, signs
+            are those of the code less the zero point.
     """
     if operator in ("mac", "bw"):
         return (ReadKind(0, input_bits, inputs_signed, "sum"),)
@@ -86,22 +99,26 @@ def read_kinds(
             ReadKind(0, 1 + inputs_signed, inputs_signed, "A"),
             ReadKind(1, input_bits - inputs_signed, False, "B"),
         )
-    reads = (ReadKind(0, 1, False, "sum"), ReadKind(0, 1, False, "sum", -1))
-    return reads if inputs_signed else reads[:1]
+    name = "A" if operator == "ef" else "sum"
+    reads = (ReadKind(0, 1, False, name), ReadKind(0, 1, False, name, -1))
+    reads = reads if inputs_signed or zero_point else reads[:1]
+    return (*reads, ReadKind(1, input_bits, inputs_signed, "B")) if operator == "ef" else reads
 
 
 def drives(
     operator: CrossbarOperator, x: IntArray, input_bits: int, *, inputs_signed: bool = False
 ) -> tuple[Drive, ...]:
     """Reads of the operator with their row values for input codes (rows, B)."""
-    sign = np.sign(x)
-    values: tuple[IntArray, ...] = (x,)
-    if operator == "mf":
-        values = (sign, np.abs(x))
-    elif operator == "xnor":
-        values = (np.maximum(sign, 0), np.maximum(-sign, 0))
     kinds = read_kinds(operator, input_bits, inputs_signed=inputs_signed)
-    return tuple(Drive(k, v) for k, v in zip(kinds, values, strict=False))
+    return tuple(Drive(k, _row_values(operator, k, x)) for k in kinds)
+
+
+def _row_values(operator: CrossbarOperator, kind: ReadKind, x: IntArray) -> IntArray:
+    if operator in ("mac", "bw") or (operator == "ef" and kind.accumulator == "B"):
+        return x
+    if operator == "mf":
+        return np.sign(x) if kind.accumulator == "A" else np.abs(x)
+    return np.maximum(kind.sign * np.sign(x), 0)
 
 
 def operate(
@@ -110,7 +127,7 @@ def operate(
     *,
     steps_log2: Mapping[str, int | Sequence[int]] | int = 0,
 ) -> dict[str, IntArray]:
-    """Accumulators (outputs, B) by name: `sum`, or `A` and `B` of mf."""
+    """Accumulators (outputs, B) by name: `sum`, or `A` and `B` of mf and ef."""
     out: dict[str, IntArray] = {}
     for drive in reads:
         kind = drive.kind

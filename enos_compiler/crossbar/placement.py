@@ -93,7 +93,7 @@ class MatrixPlacement:
 
 @dataclass(frozen=True, slots=True)
 class LayerPlacement:
-    """All stored matrices of one layer (two for mf)."""
+    """All stored matrices of one layer (two for mf and ef)."""
 
     spec: CrossbarSpec
     shape: LayerShape
@@ -128,6 +128,8 @@ def stored_forms(operator: CrossbarOperator, weight_bits: int) -> tuple[tuple[in
         return ((weight_bits, "signed"),)
     if operator == "mf":
         return ((weight_bits - 1, "unsigned"), (1, "binary"))
+    if operator == "ef":
+        return ((weight_bits, "signed"), (1, "binary"))
     return ((1, "binary"),)
 
 

@@ -24,6 +24,7 @@ from enos_compiler.spec.model import (
     rule_error,
     validate,
 )
+from enos_compiler.spec.scaling import scaling_advice
 
 NAME_PATTERN = r"^[A-Za-z][A-Za-z0-9_-]*$"
 """Owners of events have no dots and slashes: those part an action from its owner."""
@@ -76,6 +77,13 @@ class TechnologySpec(Strict):
     vdd_v: Positive
     leakage_pw_per_um2: NonNegative
     """Leakage power of a square micrometre of any block of the chip."""
+
+
+class PartSpec(Strict):
+    """A component with the process that its figures belong to: the chip's, or it is refused."""
+
+    node_nm: Positive
+    vdd_v: Positive
 
 
 class ArithmeticSpec(Strict):
@@ -187,6 +195,7 @@ def check_target(document: Document) -> TargetSpec:
     host = _core(document, "host", None, default_kind="host")
     _memories(document, form.memories)
     _owners(document, form, [*cores, vector_unit, host])
+    _one_process(document, form.technology, cores)
     content = json.dumps(document.data, sort_keys=True, separators=(",", ":"))
     return TargetSpec(
         name=form.name,
@@ -295,6 +304,26 @@ def _memories(document: Document, memories: list[MemorySpec]) -> None:
             f"has {roles.count('shared')} entries of role shared; at most one is possible",
             "join them into one shared buffer",
         )
+
+
+def _one_process(
+    document: Document, technology: TechnologySpec, cores: tuple[CoreForm, ...]
+) -> None:
+    """Refuse parts of cores whose figures belong to another process than the chip's."""
+    chip = (technology.node_nm.value, technology.vdd_v.value)
+    for i, core in enumerate(cores):
+        for name in type(core.spec).model_fields:
+            part = getattr(core.spec, name)
+            if not isinstance(part, PartSpec):
+                continue
+            own = (part.node_nm.value, part.vdd_v.value)
+            if own != chip:
+                raise document.error(
+                    ("cores", i, name),
+                    f"has figures of {own[0]:g} nm, {own[1]:g} V on a chip of {chip[0]:g} nm, "
+                    f"{chip[1]:g} V",
+                    scaling_advice(*own, *chip),
+                )
 
 
 def _named(form: _TargetForm, cores: list[CoreForm]) -> Iterator[tuple[str, Any]]:

@@ -75,7 +75,7 @@ def test_a_layer_that_no_core_takes_names_every_reason(network: Network) -> None
         attached(network, "attach-choices{operators=shift}", "cim")
     assert str(caught.value) == (
         "layer c2: no core takes conv M16 C16 P8 Q8 R3 S3\n"
-        "  xbar, shift: shift is no sum of one-bit products; crossbars take bw, ef, mac, mf, xnor\n"
+        "  xbar, shift: shift is no sum these crossbars read; they take bw, ef, mac, mf, xnor\n"
         "  try: more operators or widths, a target with a digital core, or --first-last free"
     )
 

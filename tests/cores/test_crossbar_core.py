@@ -1,107 +1,51 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The crossbar core's counts against cells placed one by one, and its arithmetic without loss."""
+"""The crossbar core: what it offers and refuses, and the identities of its costs."""
 
 from __future__ import annotations
 
-from collections import Counter
+from functools import cache
+from math import ceil
 
-import numpy as np
 import pytest
 from core_layers import IN_BUFFER, choices, conv, hybrid, layer, shapes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from enos_compiler.cores.crossbar import lay_out, lossless_bits, passes_of
-from enos_compiler.ir import Bits, Choice, LayerShape, Refusal
+from enos_compiler.cores.base import CoreCost
+from enos_compiler.cores.crossbar import CrossbarCore
+from enos_compiler.cores.target import Target, build_target
+from enos_compiler.errors import SpecError
+from enos_compiler.ir import Bits, Choice, Layer, LayerShape, Refusal
+from enos_compiler.spec import check_target, find_target, parse_document
 
 ALL_EIGHT = Bits(8, 8, 8)
+CIM = find_target("cim").read_text()
 
 
-def place(shape: LayerShape, per_output: int, rows: int, columns: int) -> dict[str, object]:
-    """Put every cell into an array by hand: (array, row, column) of each weight bit."""
-    wide = shape.m * per_output
-    diagonal = shape.taps <= rows and wide <= columns
-    together = min(rows // shape.taps, columns // wide, shape.g) if diagonal else 1
-    cells: set[tuple[object, int, int]] = set()
-    for g in range(shape.g):
-        for tap in range(shape.taps):
-            for column in range(wide):
-                if diagonal:
-                    slot, at = divmod(g, together)
-                    cells.add((slot, at * shape.taps + tap, at * wide + column))
-                else:
-                    array = (g, tap // rows, column // columns)
-                    cells.add((array, tap % rows, column % columns))
-    assert all(r < rows and c < columns for _, r, c in cells)
-    assert len(cells) == shape.g * shape.taps * wide  # nothing lies on anything else
-    used = {(a, c) for a, _, c in cells}
-    heights = Counter((a, c) for a, _, c in cells)
-    per_array = Counter(a for a, _ in used)
-    return {
-        "arrays": len(per_array),
-        "conversions": Counter(heights.values()),
-        "driven": len({(a, r) for a, r, _ in cells}),
-        "busiest": max(per_array.values()),
-    }
+@cache
+def variant(*changes: tuple[str, str]) -> Target:
+    """Return the chip of crossbars alone with fragments of its file replaced."""
+    text = CIM
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    return build_target(check_target(parse_document(text, "chip.yaml")))
 
 
-@settings(deadline=None, max_examples=80)
-@given(shapes(), st.integers(1, 8), st.sampled_from([4, 16, 64]), st.sampled_from([8, 32]))
-def test_layout_is_that_of_the_cells(
-    shape: LayerShape, per_output: int, rows: int, columns: int
-) -> None:
-    found, placed = (
-        lay_out(shape, per_output, rows, columns),
-        place(shape, per_output, rows, columns),
-    )
-    assert found.arrays == placed["arrays"]
-    assert found.busiest_columns == placed["busiest"]
-    assert shape.g * shape.taps * found.row_copies == placed["driven"]
-    conversions: Counter[int] = Counter()
-    for used, blocks in found.blocks:
-        conversions[used] += blocks * shape.m * per_output
-    assert conversions == placed["conversions"]
+def core_of(target: Target) -> CrossbarCore:
+    core = target.cores["xbar"]
+    assert isinstance(core, CrossbarCore)
+    return core
 
 
-@given(st.integers(1, 2000))
-def test_converters_tell_every_sum_apart_and_one_bit_less_does_not(rows: int) -> None:
-    sums = rows + 1
-    assert 2 ** lossless_bits(rows) >= sums > 2 ** (lossless_bits(rows) - 1)
+def offer(target: Target, subject: Layer, operator: str, bits: Bits, **options: int) -> Choice:
+    found = core_of(target).choices(subject, [operator], [bits], signed_input=False)
+    wanted = tuple(sorted(options.items()))
+    return next(o for o in found if isinstance(o, Choice) and o.options == wanted)
 
 
-@settings(deadline=None, max_examples=40)
-@given(st.integers(0, 2**32 - 1), st.integers(2, 8), st.integers(1, 40))
-def test_passes_compute_the_operators_exactly(seed: int, bits: int, taps: int) -> None:
-    """Bit planes and columns, summed as the passes say, are the operators' integer sums."""
-    random = np.random.default_rng(seed)
-    x = random.integers(0, 2**bits, taps)
-    magnitude = random.integers(0, 2 ** (bits - 1), taps)
-    sign = random.choice([-1, 1], taps)
-    w = random.integers(-(2 ** (bits - 1)), 2 ** (bits - 1), taps)
-    inputs = [(x >> i) & 1 for i in range(bits)]
-    positive = (sign + 1) // 2
-    by_sign = sum(2**i * (2 * (b @ positive) - b.sum()) for i, b in enumerate(inputs))
-    assert by_sign == x @ sign
-    nonzero = (x > 0).astype(int)
-    slices = [(magnitude >> k) & 1 for k in range(bits - 1)]
-    assert sum(2**k * (nonzero @ s) for k, s in enumerate(slices)) == nonzero @ magnitude
-    twos = [(w >> k) & 1 for k in range(bits)]
-    weights = [2**k for k in range(bits - 1)] + [-(2 ** (bits - 1))]
-    product = sum(
-        2**i * weight * (b @ column)
-        for i, b in enumerate(inputs)
-        for weight, column in zip(weights, twos, strict=True)
-    )
-    assert product == x @ w
-    widths = Bits(bits, bits, bits)
-    counts = {
-        name: [(p.columns_per_output, p.steps) for p in passes_of(name, widths, signed_input=False)]
-        for name in ("mac", "bw", "xnor", "mf")
-    }
-    assert counts["mac"] == [(len(twos), len(inputs))]
-    assert counts["bw"] == [(1, len(inputs))]
-    assert counts["xnor"] == [(1, 1)]
-    assert counts["mf"] == [(len(slices), 1), (1, len(inputs))]
+def events(cost: CoreCost, part: str) -> int:
+    return sum(n for action, n in cost.inference.events.items() if part in action)
 
 
 @pytest.mark.parametrize(
@@ -109,65 +53,196 @@ def test_passes_compute_the_operators_exactly(seed: int, bits: int, taps: int) -
 )
 def test_conversions_of_one_output(operator: str, reads: int) -> None:
     """256 taps fill one row block; a converter works once per weight bit and input bit."""
-    shape = LayerShape(m=4, c=256)
-    offered = choices(hybrid(), "xbar", layer(shape), ALL_EIGHT)
-    choice = next(c for c in offered if c.operator == operator and dict(c.options)["rows"] == 256)
-    events = hybrid().cores["xbar"].cost(layer(shape), choice, IN_BUFFER).inference.events
-    assert events["xbar.adc/convert_9b"] == 4 * reads
-    assert events["xbar.array/read_column_256"] == 4 * reads
+    subject = layer(LayerShape(m=4, c=256))
+    choice = offer(hybrid(), subject, operator, ALL_EIGHT, rows=256)
+    found = core_of(hybrid()).cost(subject, choice, IN_BUFFER)
+    assert found.inference.events["xbar.adc/convert_9b"] == 4 * reads
+    assert found.inference.events["xbar.array/read_column_256"] == 4 * reads
+
+
+@settings(deadline=None, max_examples=60)
+@given(shapes(), st.sampled_from(["mac", "bw", "mf", "ef", "xnor"]), st.integers(2, 8))
+def test_crossbars_are_row_blocks_times_column_blocks(
+    shape: LayerShape, operator: str, bits: int
+) -> None:
+    """ceil(rows / R) * ceil(columns * slices / C) per matrix, groups that fit sharing arrays."""
+    slices = {"mac": [bits], "mf": [bits - 1, 1], "ef": [bits, 1]}.get(operator, [1])
+    target, subject = hybrid(), layer(shape)
+    for choice in core_of(target).choices(
+        subject, [operator], [Bits(8, bits, 8)], signed_input=False
+    ):
+        assert isinstance(choice, Choice)
+        rows, expected = dict(choice.options)["rows"], 0
+        for width in slices:
+            row_blocks = ceil(shape.taps / rows)
+            column_blocks = ceil(shape.m * width / 128)
+            together = 1
+            if row_blocks == column_blocks == 1:
+                together = min(rows // shape.taps, 128 // (shape.m * width))
+            expected += ceil(shape.g / together) * row_blocks * column_blocks
+        detail = core_of(target).cost(subject, choice, IN_BUFFER).detail
+        assert detail["arrays"] == expected
+        if ("reload", 1) not in choice.options:
+            assert core_of(target).capacity(choice, subject) == {f"arrays_{rows}": expected}
+
+
+def test_a_differential_pair_takes_two_arrays() -> None:
+    subject = layer(LayerShape(m=128, c=256))
+    single = offer(hybrid(), subject, "bw", ALL_EIGHT, rows=256)
+    pair = variant(("encoding: offset", "encoding: differential"))
+    for target, arrays in ((hybrid(), 1), (pair, 2)):
+        assert core_of(target).cost(subject, single, IN_BUFFER).detail["arrays"] == arrays
 
 
 def test_signed_inputs_cost_ef_a_second_plane() -> None:
-    subject = layer(conv(16, 16, 8))
-    core = hybrid().cores["xbar"]
+    subject, core = layer(conv(16, 16, 8)), core_of(hybrid())
     offers = list(core.choices(subject, ["ef", "mf", "xnor"], [ALL_EIGHT], signed_input=True))
     taken = [o for o in offers if isinstance(o, Choice)]
     assert {o.operator for o in offers if isinstance(o, Refusal)} == {"mf", "xnor"}
     assert {o.operator for o in taken} == {"ef"}
     plain = next(o for o in choices(hybrid(), "xbar", subject, ALL_EIGHT) if o.operator == "ef")
-    reads = [
-        sum(
-            n
-            for a, n in core.cost(subject, c, IN_BUFFER).inference.events.items()
-            if "convert" in a
-        )
-        for c in (plain, taken[0])
-    ]
+    reads = [events(core.cost(subject, c, IN_BUFFER), "convert") for c in (plain, taken[0])]
     assert reads[1] * 16 == reads[0] * 24
 
 
-def test_weights_are_resident() -> None:
-    shape = conv(16, 16, 8)
-    for choice in choices(hybrid(), "xbar", layer(shape), ALL_EIGHT):
-        found = hybrid().cores["xbar"].cost(layer(shape), choice, IN_BUFFER)
-        assert not any(a.startswith("dram") for a in found.inference.events)
-        assert found.programming.events["dram.device/read_64b"] > 0
-        assert found.detail["arrays"] == next(
-            iter(hybrid().cores["xbar"].capacity(choice, layer(shape)).values())
+@settings(deadline=None, max_examples=25)
+@given(shapes())
+def test_components_sum_to_the_layer_and_energy_is_power_times_time(shape: LayerShape) -> None:
+    target, subject = hybrid(), layer(shape)
+    for choice in choices(target, "xbar", subject, ALL_EIGHT, Bits(4, 3, 4)):
+        cost = core_of(target).cost(subject, choice, IN_BUFFER).inference
+        energy_pj = cost.energy_pj(target.energy_pj)
+        assert sum(cost.components_pj(target.energy_pj).values()) == pytest.approx(energy_pj)
+        power_mw = energy_pj / cost.latency_ns
+        assert power_mw * cost.latency_ns == pytest.approx(energy_pj)
+        assert cost.latency_ns == cost.cycles * target.clock_ns
+
+
+def test_energy_and_area_rise_with_the_converters_bits() -> None:
+    chosen = variant(
+        ("      range: full\n", "      range: full\n      resolutions: [5, 6, 7, 8, 9, 10]\n")
+    )
+    subject = layer(conv(32, 32, 8))
+    found = [
+        core_of(chosen).cost(
+            subject, offer(chosen, subject, "mac", ALL_EIGHT, rows=128, adc_bits=bits), IN_BUFFER
         )
+        for bits in range(5, 11)
+    ]
+    energies = [c.inference.energy_pj(chosen.energy_pj) for c in found]
+    assert energies == sorted(set(energies))
+    assert {c.inference.cycles for c in found} == {found[0].inference.cycles}
+    assert [c.detail["adc_bits"] for c in found] == list(range(5, 11))
 
 
-def test_a_layer_too_large_is_refused_with_numbers() -> None:
-    subject = layer(LayerShape(m=4096, c=4096))
-    core = hybrid().cores["xbar"]
-    refusals = [
-        o.reason
-        for o in core.choices(subject, ["mac"], [ALL_EIGHT], signed_input=False)
-        if isinstance(o, Refusal)
+def test_copies_share_the_positions() -> None:
+    """Twice the arrays and the programming, half the cycles, the same events."""
+    copies = "    copies: [{value: 1, source: x}, {value: 2, source: x}]\n"
+    chosen = variant(("    encoding: offset\n", "    encoding: offset\n" + copies))
+    subject, core = layer(conv(16, 16, 8)), core_of(chosen)
+    one, two = (
+        offer(chosen, subject, "mac", ALL_EIGHT, **options)
+        for options in ({"rows": 64}, {"rows": 64, "copies": 2})
+    )
+    a, b = (core.cost(subject, c, IN_BUFFER) for c in (one, two))
+    assert a.inference.events == b.inference.events
+    assert b.inference.cycles == ceil(a.inference.cycles / 2)
+    assert (
+        b.programming.events["xbar.cell/program"] == 2 * a.programming.events["xbar.cell/program"]
+    )
+    assert core.capacity(two, subject)["arrays_64"] == 2 * core.capacity(one, subject)["arrays_64"]
+
+
+def test_weights_are_resident_or_written_in_every_inference() -> None:
+    subject, core = layer(conv(16, 16, 8)), core_of(hybrid())
+    kept, reloaded = (
+        core.cost(subject, offer(hybrid(), subject, "mac", ALL_EIGHT, **options), IN_BUFFER)
+        for options in ({"rows": 256}, {"rows": 256, "reload": 1})
+    )
+    assert not events(kept, "dram")
+    assert not events(kept, "program")
+    written = kept.programming.events
+    assert written["dram.device/read_64b"] > 0
+    assert written["xbar.cell/program"] == 144 * 128
+    assert not reloaded.programming.events
+    assert {a: reloaded.inference.events[a] for a in written} == dict(written)
+    assert reloaded.inference.cycles == kept.inference.cycles + kept.programming.cycles
+    assert (
+        core.capacity(offer(hybrid(), subject, "mac", ALL_EIGHT, rows=256, reload=1), subject) == {}
+    )
+
+
+def test_a_layer_larger_than_all_crossbars_takes_turns_or_is_refused() -> None:
+    subject, core = layer(LayerShape(m=4096, c=4096)), core_of(hybrid())
+    offered = list(core.choices(subject, ["mac"], [ALL_EIGHT], signed_input=False))
+    assert [o.options for o in offered if isinstance(o, Choice)] == [(("reload", 1), ("rows", 256))]
+    (choice,) = (o for o in offered if isinstance(o, Choice))
+    detail = core.cost(subject, choice, IN_BUFFER).detail
+    assert (detail["arrays"], detail["rounds"]) == (4096, 256)
+    swap = CIM[CIM.index("        swap:") : CIM.index("    input_buffer:")]
+    fixed = core_of(variant((swap, "")))
+    refused = list(fixed.choices(subject, ["mac"], [ALL_EIGHT], signed_input=False))
+    assert [o.reason for o in refused if isinstance(o, Refusal)] == [
+        "1 x 4096 rows by 4096 outputs of 8 bits need 4096 arrays of 256 x 128, the core has 128, "
+        "and reloading is forbidden"
     ]
-    assert refusals == [
-        "1 x 4096 rows by 4096 outputs of 8 bits need 4096 arrays of 256 x 128, the core has 128"
+
+
+def test_widths_that_the_arrays_do_not_take_are_refused_and_their_widest_offered() -> None:
+    ternary = variant(
+        ('weight_bits: {value: 8, source: "design choice"}', "weight_bits: {value: 2, source: x}"),
+        ('input_bits: {value: 8, source: "design choice"}', "input_bits: {value: 7, source: x}"),
+    )
+    subject = layer(conv(16, 16, 8))
+    offered = list(core_of(ternary).choices(subject, ["mac"], [ALL_EIGHT], signed_input=False))
+    assert [o.reason for o in offered if isinstance(o, Refusal)] == [
+        "inputs of 8 bits, the arrays take 7; weights of 8 bits, the arrays take 2"
     ]
+    assert {o.bits for o in offered if isinstance(o, Choice)} == {Bits(7, 2, 8)}
 
 
 def test_depthwise_lies_on_the_diagonal_and_counts_its_waste() -> None:
-    shape = conv(1, 1, 8, g=32)
-    choice = next(
-        c
-        for c in choices(hybrid(), "xbar", layer(shape), ALL_EIGHT)
-        if c.operator == "mac" and dict(c.options)["rows"] == 64
-    )
-    found = hybrid().cores["xbar"].cost(layer(shape), choice, IN_BUFFER)
+    subject = layer(conv(1, 1, 8, g=32))
+    choice = offer(hybrid(), subject, "mac", ALL_EIGHT, rows=64)
+    found = core_of(hybrid()).cost(subject, choice, IN_BUFFER)
     assert found.detail["arrays"] == 5  # 7 groups of 9 rows lie in 64
     assert found.detail["utilisation"] == pytest.approx(32 * 9 * 8 / (5 * 64 * 128))
+    assert found.detail["diagonal_waste"] == 4 * (63 * 56 - 7 * 72) + (36 * 32 - 4 * 72)
     assert found.inference.events["xbar.adc/convert_5b"] == 64 * 32 * 64
+
+
+def test_an_unscaled_mix_of_processes_is_refused() -> None:
+    fit = "      node_nm: 45\n      vdd_v: {value: 0.9, source: \"the chip's"
+    assert fit in CIM
+    text = CIM.replace(fit, fit.replace("45", "32"))
+    line = text[: text.index("    converters:")].count("\n") + 1
+    with pytest.raises(SpecError) as caught:
+        check_target(parse_document(text, "chip.yaml"))
+    assert str(caught.value) == (
+        f"chip.yaml:{line}: cores[xbar].converters has figures of 32 nm, 0.9 V on a chip of 45 nm, "
+        "0.9 V\n  try: scale the figures, for logic times 1.56 (Stillmaker and Baas), say so in "
+        "their source, and give the chip's process"
+    )
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        ("5: 1.775, 6: 2.019", "5: 3.775, 6: 2.019", "fall with the resolution"),
+        ("energy_pj: {5", "family: in-memory-sar\n      energy_pj: {5", "no single source"),
+        ('bits: {value: 1, source: "SRAM"}', "bits: {value: 0, source: x}", "greater than"),
+        ("swap: {value: 16,", "swap: {value: 160,", "swap = 160 of 128 arrays"),
+        ("range: full", "range: full\n      resolutions: [12]", "the widest priced one has 10"),
+        ("value: 3.74", "value: -3.74", "greater than or equal to 0"),
+    ],
+)
+def test_impossible_specifications(old: str, new: str, problem: str) -> None:
+    with pytest.raises(SpecError, match=problem):
+        variant((old, new))
+
+
+def test_a_family_prices_converters_that_have_no_figures() -> None:
+    energies = "energy_pj: {5: 1.775, 6: 2.019, 7: 2.488, 8: 3.248, 9: 4.435, 10: 6.272}"
+    target = variant((energies, "family: in-memory-sar\n      widest: 10"))
+    assert target.energy_pj("xbar.adc/convert_8b") == pytest.approx((800 + 0.001 * 4**8) * 0.81e-3)
+    assert "ZigZag" in target.source("xbar.adc/convert_8b")

@@ -54,7 +54,7 @@ def layers(draw: st.DrawFn) -> tuple[CrossbarSpec, LayerShape, str, int, int]:
         p=draw(st.integers(1, 3)),
         r=draw(st.integers(1, 3)),
     )
-    operator = draw(st.sampled_from(["mac", "bw", "xnor", "mf"]))
+    operator = draw(st.sampled_from(["mac", "bw", "xnor", "mf", "ef"]))
     return spec, shape, operator, draw(st.integers(2, 8)), draw(st.integers(2, 8))
 
 

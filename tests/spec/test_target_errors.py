@@ -130,7 +130,7 @@ def test_converter_that_cannot_be_lossless() -> None:
     assert message(text) == (
         f"chip.yaml:{line_of(text, '- name: xbar')}: cores[xbar] has arrays of 2048 rows, "
         "which need converters of 12 bits; the widest priced one has 10\n"
-        "  try: at most 1023 rows, or the energy of 12 bits"
+        "  try: fewer rows, the energy of 12 bits, or `resolutions:` that may lose"
     )
 
 
