@@ -41,6 +41,7 @@ class Adder:
     name: ClassVar[str] = "adder"
     needs_training: ClassVar[bool] = True
     weight_bits: ClassVar[tuple[int, ...]] = (2, 3, 4, 5, 6, 7, 8)
+    elementwise: ClassVar[bool] = False
 
     def refusal(self, layer: Layer, *, signed_input: bool) -> str | None:
         """Return why the operator does not take the layer: it has no training and no ONNX form."""

@@ -32,6 +32,9 @@ class Operator(Protocol):
     """Whether a pretrained mac network must be retrained for it (false: mac)."""
     weight_bits: ClassVar[tuple[int, ...]]
     """Widths that it offers; `(1,)` for sign-only operators."""
+    elementwise: ClassVar[bool]
+    """Whether each weight form depends on its own weight and on the root mean square of its
+    channel only: then all its candidates fold into one convolution while they are searched."""
 
     def refusal(self, layer: Layer, *, signed_input: bool) -> str | None:
         """Return why the operator does not take this layer, or None."""

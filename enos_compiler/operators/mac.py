@@ -51,6 +51,7 @@ class Mac:
     name: ClassVar[str] = "mac"
     needs_training: ClassVar[bool] = False
     weight_bits: ClassVar[tuple[int, ...]] = (2, 3, 4, 5, 6, 7, 8)
+    elementwise: ClassVar[bool] = True
 
     def refusal(self, layer: Layer, *, signed_input: bool) -> str | None:
         """Return None: mac takes every layer, activation products included."""

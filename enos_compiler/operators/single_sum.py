@@ -42,6 +42,7 @@ class SingleSum(ABC):
     name: ClassVar[str]
     needs_training: ClassVar[bool] = True
     weight_bits: ClassVar[tuple[int, ...]] = (1,)
+    elementwise: ClassVar[bool] = True
     reads: ClassVar[Reads] = "code"
 
     @abstractmethod

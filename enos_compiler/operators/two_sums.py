@@ -48,6 +48,7 @@ class TwoSums(ABC):
     name: ClassVar[str]
     needs_training: ClassVar[bool] = True
     weight_bits: ClassVar[tuple[int, ...]] = (2, 3, 4, 5, 6, 7, 8)
+    elementwise: ClassVar[bool] = True
     signed_magnitude: ClassVar[bool]
     """Whether the sum of input signs takes signed weights (ef) or magnitudes (mf)."""
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,19 +19,36 @@ from torch import Tensor, nn
 from enos_compiler.ir.choice import Bits, Choice
 from enos_compiler.ir.network import Layer, Network, Vector
 from enos_compiler.search.forms import Call
-from enos_compiler.search.mixture import Branch, BranchMixture, FoldedMixture, Mixture
+from enos_compiler.search.mixture import Branch, BranchMixture, CompositeMixture, Mixture, Shares
+from enos_compiler.search.tables import Candidate
 from enos_compiler.semantics.formats import grid_source
 from enos_compiler.semantics.widths import DEFAULT_BITS, layer_asks, width_rule
 
-ChoiceClass = tuple[str, str, Bits]
-"""Core, operator and widths."""
-Shares = dict[int, Tensor]
+KERNEL = "kernel"
+"""The option of a choice that says which kernel extent it keeps."""
+WidthShares = dict[int, Tensor]
 """Probability by width."""
+
+
+class ChoiceClass(NamedTuple):
+    """What decides a choice's numbers, its edges and, but for core options, its price."""
+
+    core: str
+    operator: str
+    bits: Bits
+    kernel: int = 0
+    """Extent of the kernel; 0 for the layer's own."""
+
+    @property
+    def arithmetic(self) -> tuple[str, Bits, int]:
+        """What decides the numbers."""
+        return (self.operator, self.bits, self.kernel)
 
 
 def class_of(choice: Choice) -> ChoiceClass:
     """Return the class of a choice."""
-    return (choice.core, choice.operator, choice.bits)
+    kernel = dict(choice.options).get(KERNEL, 0)
+    return ChoiceClass(choice.core, choice.operator, choice.bits, kernel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,17 +58,23 @@ class LayerSpace:
     layer: Layer
     classes: tuple[ChoiceClass, ...]
     mixture: Mixture
-    branch_of: Tensor
-    """(classes,) index of each class's branch."""
+    candidate_of: Tensor
+    """(classes,) index of each class's candidate in the mixture."""
+    input_of: Tensor
+    """(classes,) index of each class's input width in the mixture."""
     tie: str | None
     """Name of the shared logits."""
     tied_rows: Tensor | None
     """(classes,) row of each class in them."""
 
-    def branch_probabilities(self, probabilities: Tensor) -> Tensor:
-        """Sum class probabilities by branch, (branches,)."""
-        zeros = probabilities.new_zeros(len(self.mixture.branches))
-        return zeros.index_add(0, self.branch_of, probabilities)
+    def shares(self, probabilities: Tensor) -> Shares:
+        """Sum class probabilities by candidate and by input width."""
+
+        def gather(rows: Tensor) -> Tensor:
+            zeros = probabilities.new_zeros(int(rows.max()) + 1)
+            return zeros.index_add(0, rows, probabilities)
+
+        return Shares(gather(self.candidate_of), gather(self.input_of))
 
 
 class Architecture(nn.Module):
@@ -75,7 +100,7 @@ class Architecture(nn.Module):
             self.spaces[layer.name] = self._space(layer, tie, tied[tie] if tie else ())
             self.free.append(nn.Parameter(torch.zeros(len(self.spaces[layer.name].classes))))
         self.probabilities: dict[str, Tensor] = {}
-        self._stored: dict[str, Shares] = {}
+        self._stored: dict[str, WidthShares] = {}
         self.draw()
 
     def draw(self) -> None:
@@ -104,13 +129,13 @@ class Architecture(nn.Module):
     def scores(self, layer: Layer) -> tuple[float, ...]:
         """Return -log probability of each choice's arithmetic, summed over cores and options."""
         space = self.spaces[layer.name]
-        by_arithmetic: dict[tuple[str, Bits], float] = {}
+        by_arithmetic: dict[tuple[str, Bits, int], float] = {}
         shares = self.probabilities[layer.name].detach().double().tolist()
-        for (_, operator, bits), share in zip(space.classes, shares, strict=True):
-            by_arithmetic[operator, bits] = by_arithmetic.get((operator, bits), 0.0) + share
+        for one, share in zip(space.classes, shares, strict=True):
+            by_arithmetic[one.arithmetic] = by_arithmetic.get(one.arithmetic, 0.0) + share
         tiny = torch.finfo(torch.float32).tiny
         return tuple(
-            -float(torch.tensor(max(by_arithmetic[c.operator, c.bits], tiny)).log())
+            -float(torch.tensor(max(by_arithmetic[class_of(c).arithmetic], tiny)).log())
             for c in layer.choices
         )
 
@@ -118,47 +143,57 @@ class Architecture(nn.Module):
         self, layer: Layer, tie: str | None, rows: Sequence[tuple[str, str, int]]
     ) -> LayerSpace:
         classes = tuple(dict.fromkeys(class_of(c) for c in layer.choices))
-        branches = tuple(sorted({_branch(c) for c in classes}, key=_precision))
+        if layer.weight is None:
+            branches = tuple(sorted({_branch(c) for c in classes}, key=_widest))
+            mixture: Mixture = BranchMixture(branches)
+            rows_of = [branches.index(_branch(c)) for c in classes]
+            inputs_of = [0] * len(classes)
+        else:
+            candidates = tuple(sorted({_candidate(c) for c in classes}, key=_most_precise))
+            widths = tuple(sorted({c.bits.input for c in classes}, reverse=True))
+            mixture = self._composite(candidates, widths, rescale=layer.norm is not None)
+            rows_of = [candidates.index(_candidate(c)) for c in classes]
+            inputs_of = [widths.index(c.bits.input) for c in classes]
         return LayerSpace(
             layer=layer,
             classes=classes,
-            mixture=self._mixture(layer, branches),
-            branch_of=torch.tensor([branches.index(_branch(c)) for c in classes]),
+            mixture=mixture,
+            candidate_of=torch.tensor(rows_of),
+            input_of=torch.tensor(inputs_of),
             tie=tie,
             tied_rows=torch.tensor([rows.index(_tied_part(c)) for c in classes]) if tie else None,
         )
 
-    def _mixture(self, layer: Layer, branches: tuple[Branch, ...]) -> Mixture:
-        rescale = layer.norm is not None
-        if layer.weight is None:
-            return BranchMixture(branches, rescale=rescale)
-        scales, age = torch.ones(len(branches)), torch.tensor(-1)
+    def _composite(
+        self, candidates: tuple[Candidate, ...], widths: tuple[int, ...], *, rescale: bool
+    ) -> CompositeMixture:
+        scales, age = torch.ones(len(candidates)), torch.tensor(-1)
         row = len(self.spaces)
         self.register_buffer(f"scales_{row}", scales)
         self.register_buffer(f"age_{row}", age)
-        return FoldedMixture(branches, rescale=rescale, scales=scales, age=age)
+        return CompositeMixture(candidates, widths, rescale=rescale, scales=scales, age=age)
 
-    def _find(self, value: str) -> Shares:
+    def _find(self, value: str) -> WidthShares:
         producer = self.network.producer(value)
         if isinstance(producer, Layer):
             space = self.spaces[producer.name]
-            widths = [bits.output for _, _, bits in space.classes]
+            widths = [bits.output for _, _, bits, _ in space.classes]
             return _gather(widths, self.probabilities[producer.name])
         if producer is not None and self.rules[producer.name] == "keeps":
             return dict(self._stored_of(grid_source(self.network, value)))
         return self._demand(value) or {DEFAULT_BITS: torch.tensor(1.0)}
 
-    def _demand(self, value: str) -> Shares:
+    def _demand(self, value: str) -> WidthShares:
         """Return the mean of what the readers of a value ask; empty without readers."""
         asked = [a for a in (self._asked(n, value) for n in self.network.consumers(value)) if a]
         widths = sorted({bits for ask in asked for bits in ask}, reverse=True)
         zero = torch.tensor(0.0)
         return {b: sum((a.get(b, zero) for a in asked), start=zero) / len(asked) for b in widths}
 
-    def _asked(self, reader: Layer | Vector, value: str) -> Shares:
+    def _asked(self, reader: Layer | Vector, value: str) -> WidthShares:
         if isinstance(reader, Layer):
             space = self.spaces[reader.name]
-            widths = [layer_asks(reader, value, b.input, b.weight) for _, _, b in space.classes]
+            widths = [layer_asks(reader, value, b.input, b.weight) for _, _, b, _ in space.classes]
             return _gather(widths, self.probabilities[reader.name])
         if self.rules[reader.name] == "free":
             return {DEFAULT_BITS: torch.tensor(1.0)}
@@ -166,7 +201,7 @@ class Architecture(nn.Module):
             return self._stored_of(reader.output)
         return self._demand(reader.output)
 
-    def _stored_of(self, value: str) -> Shares:
+    def _stored_of(self, value: str) -> WidthShares:
         self.stored(value)
         return self._stored[value]
 
@@ -194,12 +229,12 @@ class MixtureForm:
         self.space = space
 
     def __call__(self, call: Call) -> Tensor:
-        """Return the probability-weighted sum of the branches."""
+        """Return the probability-weighted sum of the candidates."""
         drawn = self.architecture.probabilities[self.space.layer.name]
-        return self.space.mixture.mix(call, self.space.branch_probabilities(drawn))
+        return self.space.mixture.mix(call, self.space.shares(drawn))
 
 
-def _gather(widths: Sequence[int], probabilities: Tensor) -> Shares:
+def _gather(widths: Sequence[int], probabilities: Tensor) -> WidthShares:
     distinct = sorted(set(widths), reverse=True)
     rows = torch.tensor([distinct.index(bits) for bits in widths])
     sums = probabilities.new_zeros(len(distinct)).index_add(0, rows, probabilities)
@@ -207,19 +242,26 @@ def _gather(widths: Sequence[int], probabilities: Tensor) -> Shares:
 
 
 def _branch(of: ChoiceClass) -> Branch:
-    _, operator, bits = of
-    return (operator, bits.input, bits.weight)
+    return (of.operator, of.bits.input, of.bits.weight)
 
 
-def _precision(branch: Branch) -> tuple[bool, int, int, str]:
-    """Order branches: mac first, wide before narrow."""
-    operator, input_bits, weight_bits = branch
-    return (operator != "mac", -input_bits, -weight_bits, operator)
+def _candidate(of: ChoiceClass) -> Candidate:
+    return (of.operator, of.bits.weight, of.kernel)
+
+
+def _widest(branch: Branch) -> tuple[bool, int, int]:
+    _, input_bits, weight_bits = branch
+    return (branch[0] != "mac", -input_bits, -weight_bits)
+
+
+def _most_precise(candidate: Candidate) -> tuple[bool, int, float, str]:
+    """Order candidates: mac first, wide before narrow, the whole kernel before its middle."""
+    operator, bits, kernel = candidate
+    return (operator != "mac", -bits, -(kernel or inf), operator)
 
 
 def _tied_part(of: ChoiceClass) -> tuple[str, str, int]:
-    core, operator, bits = of
-    return (core, operator, bits.weight)
+    return (of.core, of.operator, of.bits.weight)
 
 
 def _tie_name(layer: Layer) -> str:

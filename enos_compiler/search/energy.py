@@ -73,7 +73,7 @@ class ExpectedEnergy:
         if edge.producer in self.network.layers:
             space = architecture.spaces[edge.producer]
             drawn = architecture.probabilities[edge.producer]
-            return _ends([(core, bits.output) for core, _, bits in space.classes], drawn)
+            return _ends([(core, bits.output) for core, _, bits, _ in space.classes], drawn)
         core = next(core for (core, _), _ in edge.price_pj)
         return {(core, b): torch.as_tensor(s) for b, s in architecture.stored(edge.value).items()}
 
@@ -83,7 +83,7 @@ class ExpectedEnergy:
             space = architecture.spaces[reader.name]
             ends = [
                 (core, layer_asks(reader, edge.value, bits.input, bits.weight))
-                for core, _, bits in space.classes
+                for core, _, bits, _ in space.classes
             ]
             return _ends(ends, architecture.probabilities[reader.name])
         shares = architecture.stored(reader.output)

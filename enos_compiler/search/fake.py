@@ -14,21 +14,30 @@ from torch import Tensor
 
 from enos_compiler.ir.formats import ValueFormat
 
+_TO_UNITS = 1.5 * 2**23
+"""A float32 of this many steps has neighbours one step apart: adding it rounds, half to even."""
+
 
 class _Round(torch.autograd.Function):
     """Round to a grid between two bounds; the gradient passes inside them and stops outside."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, step: float, low: float, high: float) -> Tensor:
-        """Return the nearest grid point, ties to even, saturated."""
-        ctx.save_for_backward((x >= low) & (x <= high))
-        return (x / step).round_().mul_(step).clamp_(low, high)
+        """Return the nearest grid point, ties to even, saturated; `step` is a power of two."""
+        ctx.save_for_backward(x)
+        ctx.low, ctx.high = low, high
+        return (x + _TO_UNITS * step).sub_(_TO_UNITS * step).clamp_(low, high)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
         """Return the gradient where the input was inside the bounds."""
-        (inside,) = ctx.saved_tensors
-        return gradients[0] * inside, None, None, None
+        (x,) = ctx.saved_tensors
+        gradient = gradients[0]
+        if gradient.stride() != x.stride():
+            # One gradient in another order, e.g. a mean's, would spread to all layers before it.
+            gradient = torch.empty_like(x).copy_(gradient)
+        passed: Tensor = torch.ops.aten.hardtanh_backward(gradient, x, ctx.low, ctx.high)
+        return passed, None, None, None
 
 
 class _Sign(torch.autograd.Function):
@@ -53,10 +62,10 @@ class _Sign(torch.autograd.Function):
 
 
 def fake_quantize(x: Tensor, fmt: ValueFormat) -> Tensor:
-    """Return the real values of the codes of `x`, differentiably."""
+    """Return the real values of the codes of `x`, differentiably, in float32."""
     low = (fmt.low - fmt.zero_point) * fmt.scale
     high = (fmt.high - fmt.zero_point) * fmt.scale
-    rounded: Tensor = _Round.apply(x, fmt.scale, low, high)  # type: ignore[no-untyped-call]
+    rounded: Tensor = _Round.apply(x.float(), fmt.scale, low, high)  # type: ignore[no-untyped-call]
     return rounded
 
 

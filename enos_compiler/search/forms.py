@@ -35,6 +35,8 @@ class Call:
     layer: Layer
     product: Product
     """The canonical function with its attributes bound: (input, weight, bias) -> sum."""
+    attributes: Mapping[str, Any]
+    """Of the canonical function, e.g. stride and padding."""
     inputs: tuple[Tensor, ...]
     """As stored."""
     weight: Tensor | None
@@ -104,14 +106,20 @@ def branch_sum(call: Call, arithmetic: tuple[str, int, int], *, fold: bool) -> T
     if call.weight is None:
         left, right = call.layer.inputs
         return call.product(call.read(left, input_bits), call.read(right, weight_bits))
+    x = call.read(call.layer.inputs[0], input_bits)
     operator: Operator = _operator(name)
-    plain: Tensor | None
     if fold and isinstance(operator, Mac):
         plain = folded_mac(operator, call, call.weight, input_bits, weight_bits)
-        signed = None
-    else:
-        plain, signed = operator.weight_forms(call.weight, weight_bits)
-    x = call.read(call.layer.inputs[0], input_bits)
+        return call.product(x, plain, None)
+    return operator_sum(call, x, name, weight_bits)
+
+
+def operator_sum(call: Call, x: Tensor, name: str, weight_bits: int) -> Tensor:
+    """Return the sum of one operator over an input as it is read, without bias."""
+    if call.weight is None:
+        raise ValueError(f"layer {call.layer.name} has no weight")
+    operator: Operator = _operator(name)
+    plain, signed = operator.weight_forms(call.weight, weight_bits)
     parts = []
     if plain is not None:
         parts.append(call.product(x, plain, None))

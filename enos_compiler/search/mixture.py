@@ -1,149 +1,211 @@
 # SPDX-License-Identifier: Apache-2.0
 """The candidates of one layer, run together and weighted by their probabilities.
 
-Every operator that trains is linear in (x, sign x): y = conv(x, A) + conv(sign x, B) with A and B
-functions of the weight. So all candidates that read the same width fold into one pair of
-convolutions, whatever their number. The plain mixture, one branch per candidate, is the definition.
+Every operator that is linear in (x, sign x) gives y = conv(x, A) + conv(sign x, B) with A and B
+elementwise functions of the weight. So all candidates of operator, weight width and kernel extent
+fold into one pair of convolutions, whatever their number, and all input widths into one mixed
+input. The plain mixture, one branch per candidate, is the definition.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from enos_compiler import plugins
-from enos_compiler.operators.base import Operator
-from enos_compiler.search.fake import sign
-from enos_compiler.search.forms import Call, add_bias, branch_sum
+from enos_compiler.search.forms import Call, add_bias, branch_sum, operator_sum
+from enos_compiler.search.sign_product import sign_product
+from enos_compiler.search.tables import Candidate, bank, compose, is_tabulated
 
 Branch = tuple[str, int, int]
-"""Operator, input bits and weight bits."""
-Forms = dict[tuple[str, int], tuple[Tensor | None, Tensor | None]]
-"""(A, B) by operator and weight bits."""
+"""Operator, input bits and weight bits, of a layer without weights."""
 
-REFRESH = 10
+REFRESH = 50
 """Steps between two measurements of the candidates' output deviations."""
-MEASURED_ROWS = 16
+MEASURED_ROWS = 8
 """Rows of the batch on which they are measured."""
+NEGLIGIBLE = 0.01
+"""The sum over signs is left out below this probability of all candidates that have one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """How a layer's probability is spread."""
+
+    candidates: Tensor
+    """(candidates,) probability of each."""
+    inputs: Tensor
+    """(input widths,) probability of each."""
 
 
 class Mixture(Protocol):
     """Candidates of one layer weighted by probabilities."""
 
-    branches: tuple[Branch, ...]
-
-    def mix(self, call: Call, probabilities: Tensor) -> Tensor:
-        """Return the weighted sum over branches, (len(branches),) probabilities."""
+    def mix(self, call: Call, shares: Shares) -> Tensor:
+        """Return the weighted sum over candidates."""
 
 
 class BranchMixture:
-    """Every candidate as a branch of its own; outputs scaled to the deviation of the first.
+    """Every pair of operand widths of an activation product as a branch of its own.
 
     Args:
-        branches: the most precise mac first where there is one: its output sets the scale.
-        rescale: divide the branches' deviations out. Right only in front of a normalisation,
-            which hides the scale from the layer that is compiled.
+        branches: mac at (input bits, weight bits).
     """
 
-    def __init__(self, branches: tuple[Branch, ...], *, rescale: bool) -> None:
+    def __init__(self, branches: tuple[Branch, ...]) -> None:
         self.branches = branches
-        self.rescale = rescale
 
-    def mix(self, call: Call, probabilities: Tensor) -> Tensor:
-        """Return the sum over branches of probability x scale x output, bias included."""
+    def mix(self, call: Call, shares: Shares) -> Tensor:
+        """Return the sum over branches of probability x output."""
         totals = [branch_sum(call, branch, fold=False) for branch in self.branches]
-        scales = _scales(totals) if self.rescale else torch.ones(len(totals))
-        shares = zip(totals, probabilities * scales, strict=True)
-        return add_bias(call, _total([total * share for total, share in shares]))
+        return total_of([t * p for t, p in zip(totals, shares.candidates, strict=True)])
 
 
-class FoldedMixture:
-    """The same sum with one convolution per input width over x, and one over sign x.
+class CompositeMixture:
+    """All candidates of a layer with weights in one pair of convolutions.
 
-    The deviations that make branches equal are measured every few steps instead of at each.
+    The scales that give every candidate the first one's output deviation are measured on a few
+    rows every REFRESH steps. Input widths are a factor of their own: the input is the weighted sum
+    of its copies, and its sign that of the mixed copy.
 
     Args:
-        branches: as for `BranchMixture`.
-        rescale: as for `BranchMixture`.
-        scales: (branches,), kept and updated in place, so that it can be saved with a checkpoint.
+        candidates: the most precise mac first where there is one: its output sets the scale.
+        input_bits: widths of the input.
+        rescale: divide the candidates' deviations out. Right only in front of a normalisation,
+            which hides the scale from the layer that is compiled.
+        scales: (candidates,), kept and updated in place, so that it can be saved with a checkpoint.
         age: (), steps since the last measurement; negative before the first.
     """
 
     def __init__(
-        self, branches: tuple[Branch, ...], *, rescale: bool, scales: Tensor, age: Tensor
+        self,
+        candidates: tuple[Candidate, ...],
+        input_bits: tuple[int, ...],
+        *,
+        rescale: bool,
+        scales: Tensor,
+        age: Tensor,
     ) -> None:
-        self.branches = branches
+        self.candidates = candidates
+        self.input_bits = input_bits
         self.rescale = rescale
         self.scales = scales
         self.age = age
+        self.sign_rows: slice | None = None
+        """Rows that estimate the gradient of the sum over signs; None takes all."""
+        rows = range(len(candidates))
+        self._tabulated = [k for k in rows if is_tabulated(candidates[k][0])]
+        self._apart = [k for k in rows if k not in self._tabulated]
+        self._by_kernel = {
+            kernel: [k for k in self._tabulated if candidates[k][2] == kernel]
+            for kernel in dict.fromkeys(candidates[k][2] for k in self._tabulated)
+        }
 
-    def mix(self, call: Call, probabilities: Tensor) -> Tensor:
-        """Return the sum over branches of probability x scale x output, bias included."""
-        forms = _forms(call, self.branches)
+    def mix(self, call: Call, shares: Shares) -> Tensor:
+        """Return the sum over candidates of probability x scale x output, bias included."""
+        x = self._input(call, shares.inputs)
         if self.rescale:
-            self._follow(call, forms)
-        shares = probabilities * self.scales
+            self._follow(call, x)
         parts = []
-        source = call.layer.inputs[0]
-        for bits in dict.fromkeys(input_bits for _, input_bits, _ in self.branches):
-            x = call.read(source, bits)
-            for half, operand in ((0, lambda x=x: x), (1, lambda x=x: sign(x))):
-                weights = [
-                    form * share
-                    for (operator, input_bits, weight_bits), share in zip(
-                        self.branches, shares, strict=True
-                    )
-                    if input_bits == bits
-                    and (form := forms[operator, weight_bits][half]) is not None
-                ]
-                if weights:
-                    parts.append(call.product(operand(), _total(weights), None))
-        return add_bias(call, _total(parts))
+        weighted = shares.candidates * self.scales
+        if self._tabulated:
+            parts.append(self._folded(call, x, weighted, shares.candidates))
+        parts += [self._alone(call, x, k) * weighted[k] for k in self._apart]
+        return add_bias(call, total_of(parts))
 
-    def _follow(self, call: Call, forms: Forms) -> None:
-        """Measure the branches' deviations where it is time and the network trains."""
+    def _input(self, call: Call, shares: Tensor) -> Tensor:
+        source = call.layer.inputs[0]
+        copies = [call.read(source, bits) for bits in self.input_bits]
+        if len(copies) == 1:
+            return copies[0]
+        return total_of([copy * share for copy, share in zip(copies, shares, strict=True)])
+
+    def _folded(self, call: Call, x: Tensor, weighted: Tensor, probabilities: Tensor) -> Tensor:
+        a, b = self._weights(call, weighted)
+        if b is not None and a is not None and self._sign_share(probabilities) < NEGLIGIBLE:
+            b = None
+        if a is None or b is None:
+            return call.product(x, a, None) if b is None else sign_product(call, x, b)
+        rows = self.sign_rows if len(x) > 1 else None
+        total = call.product(x, a, None)
+        return total.add_(sign_product(call, x, b, rows))
+
+    def _sign_share(self, probabilities: Tensor) -> float:
+        """Return the probability of the candidates with a sum over signs."""
+        rows = [
+            k
+            for kernel in self._by_kernel.values()
+            for k in kernel
+            if any(bank((self.candidates[k][:2],)).used[1:])
+        ]
+        return float(probabilities.detach()[rows].sum())
+
+    def _weights(self, call: Call, weighted: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Return A and B, smaller kernels in the middle of the whole one."""
+        halves: tuple[list[Tensor], list[Tensor]] = ([], [])
+        for kernel, rows in self._by_kernel.items():
+            tables = bank(tuple(self.candidates[k][:2] for k in rows))
+            inner, margins = inside(_weight(call), kernel)
+            shares = weighted if len(rows) == len(self.candidates) else weighted[rows]
+            for half, found in zip(halves, compose(inner, shares, tables), strict=True):
+                if found is not None:
+                    half.append(torch.nn.functional.pad(found, margins) if margins else found)
+        return (
+            total_of(halves[0]) if halves[0] else None,
+            total_of(halves[1]) if halves[1] else None,
+        )
+
+    def _alone(self, call: Call, x: Tensor, row: int) -> Tensor:
+        """Return the sum of one candidate by itself."""
+        operator, weight_bits, kernel = self.candidates[row]
+        if row in self._apart:
+            return operator_sum(call, x, operator, weight_bits)
+        inner, margins = inside(_weight(call), kernel)
+        a, b = compose(inner, torch.ones(1), bank(((operator, weight_bits),)))
+        parts = []
+        for half, operand in ((a, x), (b, torch.sign(x.detach()))):
+            if half is not None:
+                padded = torch.nn.functional.pad(half, margins) if margins else half
+                parts.append(call.product(operand, padded, None))
+        return total_of(parts)
+
+    def _follow(self, call: Call, x: Tensor) -> None:
+        """Measure the candidates' deviations where it is time and the network trains."""
         if not torch.is_grad_enabled():
             return
         if not 0 <= int(self.age) < REFRESH:
             with torch.no_grad():
-                totals = [self._branch(call, branch, forms) for branch in self.branches]
-                self.scales.copy_(_scales(totals))
+                few = x[:MEASURED_ROWS]
+                rows = range(len(self.candidates))
+                deviations = torch.stack([self._alone(call, few, k).std() for k in rows])
+                deviations.clamp_min_(1e-12)
+                self.scales.copy_(deviations[0] / deviations)
             self.age.zero_()
         self.age += 1
 
-    @staticmethod
-    def _branch(call: Call, branch: Branch, forms: Forms) -> Tensor:
-        operator, input_bits, weight_bits = branch
-        x = call.read(call.layer.inputs[0], input_bits)[:MEASURED_ROWS]
-        plain, signed = forms[operator, weight_bits]
-        parts = [] if plain is None else [call.product(x, plain, None)]
-        if signed is not None:
-            parts.append(call.product(torch.sign(x), signed, None))
-        return _total(parts)
+
+def inside(weight: Tensor, kernel: int) -> tuple[Tensor, tuple[int, ...]]:
+    """Return the middle of a kernel of (M, C, R, S) and the margins that `pad` puts around it."""
+    extents = weight.shape[2:]
+    if not kernel or all(extent <= kernel for extent in extents):
+        return weight, ()
+    sides = [max(0, (extent - kernel) // 2) for extent in extents]
+    for axis, (side, extent) in enumerate(zip(sides, extents, strict=True), start=2):
+        weight = weight.narrow(axis, side, extent - 2 * side)
+    return weight, tuple(side for side in reversed(sides) for _ in range(2))
 
 
-def _forms(call: Call, branches: tuple[Branch, ...]) -> Forms:
-    if call.weight is None:
-        raise ValueError(f"layer {call.layer.name} has no weight to fold")
-    forms: Forms = {}
-    for name, _, weight_bits in branches:
-        if (name, weight_bits) not in forms:
-            operator: Operator = plugins.load("operators", name)()
-            forms[name, weight_bits] = operator.weight_forms(call.weight, weight_bits)
-    return forms
-
-
-def _scales(totals: list[Tensor]) -> Tensor:
-    """Return (branches,) the first output's deviation over each one's, without gradient."""
-    with torch.no_grad():
-        deviations = torch.stack([total.std() for total in totals]).clamp_min(1e-12)
-        return deviations[0] / deviations
-
-
-def _total(parts: list[Tensor]) -> Tensor:
+def total_of(parts: list[Tensor]) -> Tensor:
+    """Return the sum of one or more tensors."""
     total = parts[0]
     for part in parts[1:]:
         total = total + part
     return total
+
+
+def _weight(call: Call) -> Tensor:
+    if call.weight is None:
+        raise ValueError(f"layer {call.layer.name} has no weight to fold")
+    return call.weight

@@ -36,6 +36,11 @@ MOMENTUM = 0.1
 """Weight of a new batch in running statistics and ranges; PyTorch's default for batch norms."""
 
 
+def fastest(tensor: Tensor) -> Tensor:
+    """Return images and their kernels with the channels last in memory, others as they are."""
+    return tensor.contiguous(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor
+
+
 class Widths(Protocol):
     """At which widths values are stored and read; probabilities where it is not decided."""
 
@@ -81,7 +86,7 @@ class NetworkModule(nn.Module):
         """Keep running statistics and use them while training, as the compiled network will."""
         self.names = {n: n.replace(".", "/") for n, _ in _tensors(network.graph)}
         for name, tensor in _tensors(network.graph):
-            fresh = tensor.detach().clone()
+            fresh = fastest(tensor.detach().clone())
             if isinstance(tensor, nn.Parameter) and fresh.is_floating_point():
                 self.register_parameter(self.names[name], nn.Parameter(fresh, tensor.requires_grad))
             else:
@@ -91,7 +96,11 @@ class NetworkModule(nn.Module):
         ranges = [network.values[name].range or (0.0, 0.0) for name in self._values]
         self.ranges: Tensor
         self.register_buffer("ranges", torch.tensor(ranges, dtype=torch.float64).view(-1, 2))
-        self._unsigned = torch.tensor([low >= 0 for low, _ in ranges], dtype=torch.bool)
+        self._unsigned = [low >= 0 for low, _ in ranges]
+        self._floors = [_is_relu(network, name) for name in self._values]
+        self._merged = {
+            name for name, row in self._rows.items() if self._floors[row] and self._unsigned[row]
+        }
         self._copies: dict[tuple[str, int], Tensor] = {}
         self._ranges_now: list[list[float]] = []
         self._fx_nodes = {node.name: node for node in network.graph.graph.nodes}
@@ -101,7 +110,7 @@ class NetworkModule(nn.Module):
         self._copies.clear()
         self._ranges_now = self.ranges.tolist()
         found: dict[str, Any] = {}
-        given = iter(inputs)
+        given = (fastest(x) for x in inputs)
         for node in self.network.graph.graph.nodes:
             if node.op == "placeholder":
                 found[node.name] = self._settle(node.name, next(given))
@@ -143,6 +152,8 @@ class NetworkModule(nn.Module):
         if op_name(compute) == "batch_norm":
             return self._batch_norm(node, args)
         vector = self.network.vectors.get(node.name)
+        if vector is None and node.name in self._merged and self.widths.stored(node.name):
+            return args[0]  # type: ignore[no-any-return]  # rounding to codes >= 0 is the ReLU
         if vector is not None:
             args = self._narrowed(vector, node, args)
         return compute(*args, **node.kwargs)  # type: ignore[no-any-return]
@@ -158,6 +169,7 @@ class NetworkModule(nn.Module):
         call = Call(
             layer=layer,
             product=lambda *tensors: compute(*tensors, **node.kwargs),
+            attributes=node.kwargs,
             inputs=operands,
             weight=weight,
             bias=bias,
@@ -208,9 +220,14 @@ class NetworkModule(nn.Module):
         return tensor if mixed is None else mixed
 
     def _follow(self, row: int, tensor: Tensor) -> None:
-        low, high = (end.double() for end in tensor.detach().aminmax())
+        flat = _flat(tensor.detach())
         if self._unsigned[row]:
-            low = low.clamp_min(0.0)
+            high = flat.amax().double().clamp_min_(0.0)
+            low = (
+                torch.zeros_like(high) if self._floors[row] else flat.amin().double().clamp_min_(0)
+            )
+        else:
+            low, high = (end.double() for end in flat.aminmax())
         self.ranges[row].lerp_(torch.stack((low, high)), MOMENTUM)
         self._ranges_now[row] = self.ranges[row].tolist()
 
@@ -228,6 +245,22 @@ class NetworkModule(nn.Module):
         """Return the format in which a reader of `bits` gets a value."""
         source = grid_source(self.network, value)
         return self.format_of(source, max(self.widths.stored(source))).narrowed(bits)
+
+
+def _is_relu(network: Network, value: str) -> bool:
+    """Return whether a value ends at a ReLU fused behind its node: its least is zero."""
+    node = network.producer(value)
+    if node is None or node.activation != value or node.name == value:
+        return False
+    found = next(n for n in network.graph.graph.nodes if n.name == value)
+    return bool(found.kwargs.get("function") == "relu")
+
+
+def _flat(tensor: Tensor) -> Tensor:
+    """Return all elements along one axis, in memory order where that saves a copy."""
+    if tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last):
+        tensor = tensor.permute(0, 2, 3, 1)
+    return tensor.reshape(-1)
 
 
 def _rounded_values(network: Network) -> tuple[str, ...]:
