@@ -19,7 +19,7 @@ TIERS: tuple[tuple[str, ...], ...] = (
     ("spec",),
     ("semantics",),
     ("operators",),
-    ("mapping", "crossbar"),
+    ("mapping", "crossbar", "sampling"),
     ("cores",),
     ("frontend", "assign", "schedule", "export", "report"),
     ("search", "evaluate"),
