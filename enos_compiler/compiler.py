@@ -84,6 +84,7 @@ class Compiled:
         from enos_compiler.export.onnx import save_onnx
         from enos_compiler.report.csv import write_csv
         from enos_compiler.report.netron import write_netron
+        from enos_compiler.report.page import write_page
         from enos_compiler.report.trace import write_trace
         from enos_compiler.schedule.program_file import write_program
 
@@ -93,6 +94,7 @@ class Compiled:
             write_csv(self.report, stage / "layers.csv")
             write_netron(self.report, self.onnx, stage / "model.netron.json")
             write_trace(self.report, self.program, stage / "trace.json")
+            write_page(self.report, stage / "report.html")
             for name, network in self.steps.items():
                 step = stage / "network" / name
                 step.mkdir(parents=True)

@@ -55,6 +55,7 @@ def test_results_go_to_the_default_folder(folder: Path, capsys: pytest.CaptureFi
         "model.onnx",
         "program.json",
         "program.safetensors",
+        "report.html",
         "report.json",
         "trace.json",
     }
