@@ -9,7 +9,6 @@ Without data they are scored by sensitivity; what they cost depends on shapes al
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -17,28 +16,25 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from networks.attention import VisionTransformer
-from networks.mobile import MobileNetV2, ShuffleNetV2, squeezenet
-from networks.residual import resnet18, resnet50
-
-NETWORKS: dict[str, Callable[[], nn.Module]] = {
-    "squeezenet": squeezenet,
-    "shufflenet": ShuffleNetV2,
-    "mobilenet": MobileNetV2,
-    "resnet18": resnet18,
-    "resnet50": resnet50,
-    "vit": VisionTransformer,
-}
+from networks import COVERAGE, build
 
 
 def model(name: str = "resnet18") -> nn.Module:
     """Return a network in evaluation mode; its weights are drawn from a fixed seed."""
-    if name not in NETWORKS:
-        raise ValueError(f"name={name} is not one of {', '.join(NETWORKS)}")
-    torch.manual_seed(0)
-    return NETWORKS[name]().eval()
+    _known(name)
+    return build(name, full=True)[0]
 
 
-def example_inputs(resolution: int = 224) -> tuple[Tensor, ...]:
-    """Return one image of noise."""
-    return (torch.randn(1, 3, resolution, resolution, generator=torch.Generator().manual_seed(0)),)
+def example_inputs(name: str = "resnet18", resolution: int = 0) -> tuple[Tensor, ...]:
+    """Return one input of noise, images of another resolution where one is given."""
+    _known(name)
+    inputs = build(name, full=True)[1]
+    if not resolution:
+        return inputs
+    generator = torch.Generator().manual_seed(0)
+    return (torch.randn(1, 3, resolution, resolution, generator=generator),)
+
+
+def _known(name: str) -> None:
+    if name not in COVERAGE:
+        raise ValueError(f"name={name} is not one of {', '.join(COVERAGE)}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from enos_compiler.errors import EnosError
-from enos_compiler.export.check import OnnxSession, compare
+from enos_compiler.export.check import OnnxSession, chunks, compare
 from enos_compiler.frontend.user import UserModel
 from enos_compiler.ir.network import Network
 from enos_compiler.options import FULL_CHECK_MACS, Options
@@ -59,13 +59,14 @@ def output_noise(network: Network, canonical: Network, images: int) -> dict[str,
     import torch
 
     inputs = _whole_batches(tuple(t[:images].numpy() for t in network.example_inputs), network)
-    with torch.no_grad():
-        float_outputs = canonical.graph(*(torch.from_numpy(array) for array in inputs))
     signal = noise = 0.0
-    for real, found in zip(float_outputs, run(network, inputs), strict=True):
-        wanted = real.numpy().astype(np.float64)
-        signal += float(np.sum(wanted**2))
-        noise += float(np.sum((found - wanted) ** 2))
+    for part in chunks(network, inputs):
+        with torch.no_grad():
+            float_outputs = canonical.graph(*(torch.from_numpy(array) for array in part))
+        for real, found in zip(float_outputs, run(network, part), strict=True):
+            wanted = real.numpy().astype(np.float64)
+            signal += float(np.sum(wanted**2))
+            noise += float(np.sum((found - wanted) ** 2))
     if signal == 0 or noise == 0:
         return None
     return {"snr_db": 10 * log10(signal / noise), "inputs": len(inputs[0])}

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
 _EPILOG = """\
 The model file gives model() and example_inputs(), and data() where there is data to train or
-measure on. Compiling runs that file as Python code. Results go to build/<model>-<target>/:
+measure on. Compiling runs that file as Python code. An ONNX file holds a float network and runs no
+code. Results go to build/<model>-<target>/:
 report.json, layers.csv, model.onnx, program.json + program.safetensors.
 """
 
@@ -42,11 +43,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="enosc",
-        description="Compile a PyTorch network for a hybrid accelerator.",
+        description="Compile a PyTorch or ONNX network for a hybrid accelerator.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("model", nargs="?", help="file.py[:function] or package.module:callable")
+    parser.add_argument(
+        "model", nargs="?", help="file.py[:function], package.module:callable or file.onnx"
+    )
     targets = ", ".join(plugins.names("targets"))
     parser.add_argument(
         "--target", default="hybrid", help=f"a chip ({targets}) or the path of its YAML file"
@@ -60,7 +63,17 @@ def _parser() -> argparse.ArgumentParser:
         help="draw how a layer runs: loops, accesses, every event with its price",
     )
     parser.add_argument(
-        "--model-arg", action="append", default=[], metavar="KEY=VALUE", help="argument of model()"
+        "--model-arg",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="argument of model(), or the extent of an ONNX file's free axis",
+    )
+    parser.add_argument(
+        "--calibration",
+        type=Path,
+        metavar="FILE.npz",
+        help="example inputs of an ONNX file, an array per input; by default random ones",
     )
     choosing = parser.add_argument_group("choosing")
     choosing.add_argument("--search", metavar="HOW", help="single, sensitivity or none")
@@ -132,7 +145,12 @@ def _compile(words: Sequence[str]) -> None:
     from enos_compiler.search.checkpoint import forget
 
     say = teller(quiet=arguments.quiet, verbose=arguments.verbose)
-    user = load_user_model(arguments.model, options.model_args, seed=options.seed)
+    user = load_user_model(
+        arguments.model,
+        options.model_args,
+        calibration=arguments.calibration,
+        seed=options.seed,
+    )
     output = arguments.output or Path("build") / f"{user.name}-{target.name}"
     check_writable(output)
     hooks = Hooks(

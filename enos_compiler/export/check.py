@@ -59,7 +59,7 @@ def compare(model: ModelProto | Path, network: Network, inputs: tuple[Array, ...
     sessions = {mode: OnnxSession(model, mode) for mode in MODES}
     steps: dict[Mode, int] = dict.fromkeys(MODES, 0)
     values = 0
-    for part in _chunks(network, inputs):
+    for part in chunks(network, inputs):
         expected = reference.run(network, part)
         values += sum(array.size for array in expected)
         for mode, session in sessions.items():
@@ -112,7 +112,7 @@ class OnnxSession:
         return tuple(self._session.run(None, feeds))
 
 
-def _chunks(network: Network, inputs: tuple[Array, ...]) -> Iterator[tuple[Array, ...]]:
+def chunks(network: Network, inputs: tuple[Array, ...]) -> Iterator[tuple[Array, ...]]:
     """Yield the inputs a few images at a time; as compiled where the batch is fixed."""
     if network.batch_is_symbolic:
         extents = [_CHUNK] * len(inputs)

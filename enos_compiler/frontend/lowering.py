@@ -172,7 +172,7 @@ class Builder:
         if isinstance(x, bool | int | float):
             return float(x)
         if self.is_constant(x) and self.tensor(x).numel() == 1:
-            return float(self.tensor(x))
+            return float(self.tensor(x).detach())
         return None
 
     @staticmethod

@@ -22,6 +22,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from enos_compiler.errors import FrontendError
+from enos_compiler.frontend.onnx_module import OnnxNode
 from enos_compiler.frontend.place import place_of_caller, place_of_error
 
 READS_CONTENTS = (
@@ -91,6 +92,14 @@ class _Modules:
         """Qualified name of the innermost running module."""
         return self.stack[-1][0] if self.stack else ""
 
+    @property
+    def place(self) -> str | None:
+        """Where the running call stands: a node of an ONNX file, or the user's line."""
+        module = self.stack[-1][1] if self.stack else None
+        if isinstance(module, OnnxNode):
+            return module.place
+        return place_of_caller(record.__code__)
+
     def hint(self, call: str) -> str:
         """Return a node name: the module's path, with the call's name unless it says it all."""
         call = _SHORT.get(call, call.strip("_"))
@@ -101,7 +110,7 @@ class _Modules:
         is_leaf = kind.__module__.startswith("torch.nn.") and not list(module.children())
         if path[:1].isdigit():
             path = f"{kind.__name__.lower()}_{path}"
-        if path and is_leaf:
+        if path and (is_leaf or isinstance(module, OnnxNode)):
             return path.replace(".", "_")
         return "_".join(filter(None, (path.replace(".", "_"), call))) or "result"
 
@@ -162,7 +171,7 @@ class Recorder(TorchFunctionMode):
             node = self._create(func, name, *arguments)
             node.meta.update(
                 _description(result),
-                place=place_of_caller(record.__code__),
+                place=self._modules.place,
                 origin=self._modules.path,
                 hint=self._modules.hint(name),
                 call=name,
@@ -195,7 +204,7 @@ class Recorder(TorchFunctionMode):
         path = self._modules.path
         return FrontendError(
             f"{message} (module {path})" if path else message,
-            place=place_of_caller(record.__code__),
+            place=self._modules.place,
             remedy=remedy,
         )
 

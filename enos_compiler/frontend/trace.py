@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from enos_compiler.errors import FrontendError
 from enos_compiler.frontend.batching import Batching, compare, rows_agree, with_rows
+from enos_compiler.frontend.onnx_module import OnnxModule
 from enos_compiler.frontend.record import Recording, record
 from enos_compiler.frontend.user import UserModel
 from enos_compiler.ir.network import Network
@@ -57,13 +58,18 @@ def trace(
     _check_inputs(inputs, names)
     with _evaluating(model):
         recording, batching = _record_at(model, inputs, names, batch)
+    sections: dict[str, Mapping[str, Any]] = {
+        "trace": {"batch": batching.batch, "note": batching.note}
+    }
+    if isinstance(model, OnnxModule):
+        sections["onnx"] = user.section()
     return Network(
         name=user.name,
         graph=_graph_module(model, recording),
         example_inputs=inputs,
         batch=batching.batch,
         batch_is_symbolic=batching.is_symbolic,
-        sections={"trace": {"batch": batching.batch, "note": batching.note}},
+        sections=sections,
     )
 
 
@@ -194,6 +200,8 @@ def _input_names(model: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[str, ...
     Raises:
         FrontendError: forward does not take so many inputs.
     """
+    if isinstance(model, OnnxModule):
+        return model.argument_names
     signature = inspect.signature(model.forward)
     try:
         bound = signature.bind(*inputs)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Loads a user's model: `file.py[:function]` or `package.module:callable`."""
+"""Loads a user's model: `file.py[:function]`, `package.module:callable` or `file.onnx`."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from enos_compiler.errors import EnosError, FrontendError, UsageError, nearest
 from enos_compiler.frontend.data import Data, as_data
+from enos_compiler.frontend.onnx_user import OnnxSource
 from enos_compiler.frontend.place import place_of_error
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ class _Source(Protocol):
     def model(self) -> nn.Module: ...
     def example_inputs(self) -> tuple[Tensor, ...]: ...
     def data(self) -> Data | None: ...
+    def section(self) -> Mapping[str, Any]: ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,7 +40,7 @@ class UserModel:
     name: str
     """For output folders and reports."""
     path: Path | None
-    """The Python file that defines the model; None for a module given from Python."""
+    """The file that defines the model; None for a module given from Python."""
     source: _Source
     _held: dict[str, Any] = field(default_factory=dict, repr=False)
     """What the user's functions returned: each is called once."""
@@ -78,6 +80,10 @@ class UserModel:
         data: Data | None = self._once("data", self.source.data)
         return data
 
+    def section(self) -> Mapping[str, Any]:
+        """Return what the report says of an imported file; empty for Python code."""
+        return self.source.section()
+
     def _once(self, name: str, ask: Callable[[], Any]) -> Any:
         if name not in self._held:
             self._held[name] = ask()
@@ -100,6 +106,9 @@ class _Given:
 
     def data(self) -> Data | None:
         return None if self.given is None else as_data(self.given, "data")
+
+    def section(self) -> Mapping[str, Any]:
+        return {}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -155,6 +164,9 @@ class _File:
             return None
         found = self._call("data")
         return None if found is None else as_data(found, self._definition("data"))
+
+    def section(self) -> Mapping[str, Any]:
+        return {}
 
     def _call(self, name: str) -> Any:
         function = getattr(self.module, name)
@@ -218,19 +230,38 @@ def _seed(seed: int) -> None:
 
 
 def load_user_model(
-    reference: str, model_args: Mapping[str, str] | None = None, *, seed: int = 0
+    reference: str,
+    model_args: Mapping[str, str] | None = None,
+    *,
+    calibration: Path | None = None,
+    seed: int = 0,
 ) -> UserModel:
-    """Load `file.py[:function]` or `package.module:callable`; run nothing but the import.
+    """Load `file.py[:function]`, `package.module:callable` or `file.onnx`.
+
+    Of Python code nothing but the import runs; an ONNX file is not read yet.
 
     Args:
         reference: where the model is; the function's default name is `model`.
-        model_args: texts by name, for the functions that name them.
-        seed: of Python's, numpy's and torch's generators while the user's code runs.
+        model_args: texts by name, for the functions that name them; for an ONNX file the extents
+            of free axes by their names.
+        calibration: npz file of an ONNX file's example inputs; None draws them.
+        seed: of Python's, numpy's and torch's generators while the user's code runs, and of drawn
+            inputs.
 
     Raises:
         FrontendError: the file is missing or fails to import, or lacks the function.
-        UsageError: a model argument that no function names.
+        UsageError: a model argument that no function names, calibration inputs for Python code.
     """
+    if reference.endswith(".onnx"):
+        onnx_file = Path(reference)
+        source = OnnxSource(onnx_file, dict(model_args or {}), calibration, seed)
+        return UserModel(onnx_file.stem, onnx_file, source)
+    if calibration is not None:
+        raise UsageError(
+            "Python code gives its example inputs itself",
+            place="--calibration",
+            remedy="leave it out; example_inputs() returns what calibrates the ranges",
+        )
     _seed(seed)
     place, _, function = reference.partition(":")
     if place.endswith(".py") or "/" in place or Path(place).is_dir():
@@ -249,9 +280,9 @@ def load_user_model(
             + (", ".join(functions) or "none"),
         )
     label = path.stem if name == "model" else f"{path.stem}-{name}"
-    source = _File(path, module, name, dict(model_args or {}), seed)
-    _refuse_unknown_arguments(source)
-    return UserModel(label, path, source)
+    code = _File(path, module, name, dict(model_args or {}), seed)
+    _refuse_unknown_arguments(code)
+    return UserModel(label, path, code)
 
 
 def _existing(path: Path) -> Path:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from networks import SMALL, build
+from networks import COVERAGE, build
 
 import enos_compiler
 from enos_compiler.errors import RefusalError
@@ -18,7 +18,7 @@ from enos_compiler.errors import RefusalError
 PARTS = ("layers_pj", "edges_pj", "vector_pj", "host_pj", "programming_pj", "leakage_pj")
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", COVERAGE)
 def test_compiles_for_hybrid_and_runs_bit_for_bit(name: str, tmp_path: Path) -> None:
     model, inputs = build(name)
     compiled = enos_compiler.compile(model, inputs, target="hybrid", allow_float=True)

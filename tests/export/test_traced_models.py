@@ -163,7 +163,7 @@ def test_traced_models_are_exact_in_onnx_runtime(name: str, seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", [0, 3])
-@pytest.mark.parametrize("name", sorted(networks.SMALL))
+@pytest.mark.parametrize("name", sorted(networks.COVERAGE))
 def test_networks_that_users_bring_are_exact_in_onnx_runtime(name: str, seed: int) -> None:
     """Tolerance: 8-bit codes with power-of-two scales through a transformer's norms."""
     model, inputs = networks.build(name)

@@ -19,8 +19,8 @@ from enos_compiler.ir import ops
 from enos_compiler.ir.network import Network
 from enos_compiler.ir.verify import verify
 
-NAMES = [*sorted(networks.SMALL), *sorted(MODERN)]
-CONVOLUTIONAL = [name for name in networks.SMALL if name not in ("vit", "decoder")]
+NAMES = [*sorted(networks.COVERAGE), *sorted(MODERN)]
+CONVOLUTIONAL = [name for name in networks.COVERAGE if name not in ("vit", "decoder")]
 
 
 def canonical(name: str, batch: int = 1) -> tuple[torch.nn.Module, tuple[Tensor, ...], Network]:

@@ -208,9 +208,14 @@ SEPARABLE = (
 
 
 class MobileNetV1(nn.Module):
-    """MobileNet: a stem, thirteen pairs of depthwise and pointwise, one linear layer."""
+    """MobileNet: a stem, thirteen pairs of depthwise and pointwise, one linear layer.
 
-    def __init__(self, classes: int = 10) -> None:
+    `width` scales channels, `pairs` picks rows of the table.
+    """
+
+    def __init__(
+        self, classes: int = 10, *, width: float = 1.0, pairs: tuple[int, ...] = tuple(range(13))
+    ) -> None:
         super().__init__()
         layers: list[nn.Module] = []
 
@@ -225,12 +230,12 @@ class MobileNetV1(nn.Module):
                 )
             )
 
-        channels = 32
+        channels = int(32 * width)
         add(3, channels, 3, 2)
-        for outputs, stride in SEPARABLE:
+        for outputs, stride in (SEPARABLE[i] for i in pairs):
             add(channels, channels, 3, stride, channels)
-            add(channels, outputs, 1, 1)
-            channels = outputs
+            add(channels, int(outputs * width), 1, 1)
+            channels = int(outputs * width)
         self.features = nn.Sequential(*layers)
         self.head = nn.Linear(channels, classes)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ResNet-18 and ResNet-50, a pre-activation DenseNet, a U-Net, a keyword spotter."""
+"""ResNet-18, 20 and 50, a pre-activation DenseNet, a U-Net, keyword spotters."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def shortcut(inputs: int, outputs: int, stride: int) -> nn.Module | None:
 
 
 class ResNet(nn.Module):
-    """ResNet of four stages; `width` channels in the first."""
+    """ResNet; `width` channels in the first stage; a 3x3 stem for small images."""
 
     def __init__(
         self,
@@ -70,11 +70,14 @@ class ResNet(nn.Module):
         depths: tuple[int, ...],
         width: int = 64,
         classes: int = 10,
+        *,
+        small_images: bool = False,
     ) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(3, width, 7, 2, 3, bias=False)
+        kernel, stride = (3, 1) if small_images else (7, 2)
+        self.conv1 = nn.Conv2d(3, width, kernel, stride, kernel // 2, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
-        self.maxpool = nn.MaxPool2d(3, 2, 1)
+        self.maxpool = nn.Identity() if small_images else nn.MaxPool2d(3, 2, 1)
         channels = width
         stages: list[nn.Module] = []
         for stage, depth in enumerate(depths):
@@ -102,28 +105,52 @@ def resnet50(width: int = 64, depths: tuple[int, ...] = (3, 4, 6, 3)) -> nn.Modu
     return ResNet(Bottleneck, depths, width)
 
 
-class DenseLayer(nn.Module):
-    """Norm, ReLU, convolution; the output joins all that came before."""
+def resnet20(width: int = 16, depths: tuple[int, ...] = (3, 3, 3)) -> nn.Module:
+    """ResNet-20 for images of 32x32: a 3x3 stem and three stages."""
+    return ResNet(BasicBlock, depths, width, small_images=True)
 
-    def __init__(self, inputs: int, growth: int) -> None:
+
+class DenseLayer(nn.Module):
+    """Norm, ReLU, convolution, perhaps behind a 1x1 one; the output joins all that came before."""
+
+    def __init__(self, inputs: int, growth: int, *, bottleneck: bool) -> None:
         super().__init__()
-        self.norm = nn.BatchNorm2d(inputs)
-        self.conv = nn.Conv2d(inputs, growth, 3, padding=1, bias=False)
+        layers: list[nn.Module] = []
+        if bottleneck:
+            layers += [nn.BatchNorm2d(inputs), nn.ReLU()]
+            layers += [nn.Conv2d(inputs, 4 * growth, 1, bias=False)]
+            inputs = 4 * growth
+        layers += [nn.BatchNorm2d(inputs), nn.ReLU()]
+        layers += [nn.Conv2d(inputs, growth, 3, padding=1, bias=False)]
+        self.body = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.cat([x, self.conv(F.relu(self.norm(x)))], 1)
+        return torch.cat([x, self.body(x)], 1)
 
 
-def densenet(growth: int = 8, layers: int = 3) -> nn.Module:
-    """Two dense blocks with a transition of average pooling between them."""
-    parts: list[nn.Module] = [nn.Conv2d(3, 2 * growth, 3, padding=1, bias=False)]
+def densenet(
+    growth: int = 32,
+    blocks: tuple[int, ...] = (6, 12, 24, 16),
+    *,
+    bottleneck: bool = True,
+    small_images: bool = False,
+) -> nn.Module:
+    """DenseNet, 121 layers by default; average pooling between its blocks."""
     channels = 2 * growth
-    for last in (False, True):
+    parts: list[nn.Module] = [nn.Conv2d(3, channels, 3, padding=1, bias=False)]
+    if not small_images:
+        parts = [
+            nn.Conv2d(3, channels, 7, 2, 3, bias=False),
+            nn.BatchNorm2d(channels),
+            nn.ReLU(),
+            nn.MaxPool2d(3, 2, 1),
+        ]
+    for block, layers in enumerate(blocks):
         for _ in range(layers):
-            parts.append(DenseLayer(channels, growth))
+            parts.append(DenseLayer(channels, growth, bottleneck=bottleneck))
             channels += growth
         parts += [nn.BatchNorm2d(channels), nn.ReLU()]
-        if not last:
+        if block < len(blocks) - 1:
             parts += [nn.Conv2d(channels, channels // 2, 1, bias=False), nn.AvgPool2d(2)]
             channels //= 2
     return nn.Sequential(*parts, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 10))
@@ -191,3 +218,16 @@ class KeywordSpotter(nn.Module):
         ):
             x = x + F.hardswish(norm(pointwise(F.leaky_relu(depthwise(x), 0.1))))
         return self.head(F.adaptive_avg_pool1d(x, 1).squeeze(-1))
+
+
+class RecurrentSpotter(nn.Module):
+    """A keyword spotter with an LSTM, (N, features, time): what the compiler refuses."""
+
+    def __init__(self, features: int = 40, width: int = 64) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(features, width, batch_first=True)
+        self.head = nn.Linear(width, 12)
+
+    def forward(self, x: Tensor) -> Tensor:
+        states, _ = self.lstm(x.transpose(1, 2))
+        return self.head(states[:, -1])
