@@ -232,11 +232,9 @@ def layer_norm(
 
 @onnx("GroupNormalization")
 def group_norm(attributes: Attributes, x: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
-    """Group normalisation; before opset 21 with one scale per group."""
+    """Group normalisation with a scale per channel, as from opset 21 on."""
     groups = attributes.integer("num_groups", 1)
-    repeats = x.shape[1] // scale.numel()
-    weight, offset = (w.repeat_interleave(repeats) if repeats > 1 else w for w in (scale, bias))
-    return F.group_norm(x, groups, weight, offset, attributes.number("epsilon", 1e-5))
+    return F.group_norm(x, groups, scale, bias, attributes.number("epsilon", 1e-5))
 
 
 @onnx("InstanceNormalization")

@@ -266,21 +266,15 @@ def test_nodes_give_their_names_and_shared_tensors_stay_shared(tmp_path: Path) -
     assert first.origin == "first_layer"
 
 
-@pytest.mark.parametrize(("opset", "scales"), [(18, 2), (21, 4)])
-def test_group_norm_scales_groups_or_channels(opset: int, scales: int, tmp_path: Path) -> None:
-    """Before opset 21 there is one scale per group; ONNX Runtime knows the later form alone."""
-    given = {"s": weights(scales), "b": weights(scales)}
-    model = onnx_files.graph([node("Relu", ["x"], ["y"])], IMAGE, given, opset=opset)
+def test_group_norm_has_a_scale_per_channel(tmp_path: Path) -> None:
+    """Shape inference knows no group norm; the output's shape is that of another operation."""
+    given = {"s": weights(4), "b": weights(4)}
+    model = onnx_files.graph([node("Relu", ["x"], ["y"])], IMAGE, given, opset=21)
     norm = node("GroupNormalization", ["x", "s", "b"], ["y"], num_groups=2)
     model.graph.node[0].CopyFrom(norm)
     path = tmp_path / "net.onnx"
     onnx.save(model, path)
-    network = imported(path)
-    if opset == 21:
-        close_to_runtime(network, path)
-    scale, bias = (torch.from_numpy(np.repeat(given[k], 4 // scales)) for k in "sb")
-    expected = torch.nn.functional.group_norm(network.example_inputs[0], 2, scale, bias)
-    torch.testing.assert_close(network.graph(*network.example_inputs)[0], expected)
+    close_to_runtime(imported(path), path)
 
 
 def test_local_functions_are_inlined(tmp_path: Path) -> None:
