@@ -8,6 +8,7 @@ import json
 import re
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from enos_compiler.errors import EnosError, FormatError, RefusalError, UsageErro
 from enos_compiler.ir.choice import Bits, Choice, Refusal
 from enos_compiler.ir.network import Home, Layer
 from enos_compiler.ir.shape import DIMS, LayerShape
+from enos_compiler.ir.units import energy_text, time_text
 
 if TYPE_CHECKING:
     from enos_compiler.cores.loopnest import LoopNestCore
@@ -68,6 +70,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--runner-up", action="store_true", help="compare with the next best spread"
     )
+    parser.add_argument(
+        "--count",
+        action="store_true",
+        help="count the nests of the mapspace, one by one in effect: seconds to minutes",
+    )
     parser.add_argument("--nest", type=Path, metavar="FILE", help="price this nest instead (JSON)")
     parser.add_argument(
         "--reference", type=Path, metavar="FOLDER", help="count the cases of a reference folder"
@@ -107,14 +114,24 @@ def _map(words: Sequence[str]) -> None:
     layer, choice = _question(core, shape, arguments.operator, bits)
     nest = _read_nest(arguments.nest) if arguments.nest else None
     answer = _answer(target, core, layer, choice, nest)
+    if arguments.count:
+        bounds = {dim.lower(): bound for dim, bound in answer["mapping"]["shape"].items()}
+        mapped = replace(shape, **bounds)
+        answer["nests"] = core.count_nests(mapped, core.widths(shape, choice))
     if arguments.json:
         print(json.dumps(answer))
     elif not arguments.quiet:
         if nest is not None:
             picture = "\n".join(_parts(answer))
         else:
-            detail, runner_up = answer["mapping"], arguments.runner_up
-            picture = core.explain(layer, choice, detail, runner_up=runner_up) + "\n"
+            picture = core.explain(
+                layer,
+                choice,
+                answer["mapping"],
+                runner_up=arguments.runner_up,
+                nests=answer.get("nests"),
+            )
+            picture += "\n"
         print(f"{picture}\n{_whole(answer)}")
 
 
@@ -262,7 +279,8 @@ def _parts(answer: dict[str, Any]) -> Iterator[str]:
     for name, energy in sorted(answer["components_pj"].items(), key=lambda part: -part[1]):
         share = energy / total if total else 0.0
         bar = "#" * round(share * _BAR)
-        yield f"  {name[:29]:29} {bar:{_BAR}} {100 * share:5.1f} % {energy:12.5g} pJ"[:_WIDTH]
+        text = energy_text(energy, like=total)
+        yield f"  {name[:29]:29} {bar:{_BAR}} {100 * share:5.1f} % {text:>12}"[:_WIDTH]
     yield ""
 
 
@@ -271,7 +289,7 @@ def _whole(answer: dict[str, Any]) -> str:
     bits = "/".join(map(str, answer["bits"].values()))
     return (
         f"{answer['operator']} {bits} on {answer['target']}, requantised: "
-        f"{answer['energy_pj']:,.6g} pJ, {answer['latency_ns']:,.6g} ns"
+        f"{energy_text(answer['energy_pj'])}, {time_text(answer['latency_ns'])}"
     )[:_WIDTH]
 
 

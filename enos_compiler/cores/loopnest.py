@@ -53,6 +53,7 @@ from enos_compiler.mapping.nest import MappingError, Nest
 from enos_compiler.mapping.objective import Objective
 from enos_compiler.mapping.padding import map_padded, padded_shape
 from enos_compiler.mapping.prices import Widths
+from enos_compiler.mapping.size import count_mappings
 
 _RULES: Mapping[str, CountingRule] = {"reference": REFERENCE, "plain": PLAIN, "exact": EXACT}
 
@@ -155,7 +156,13 @@ class LoopNestCore:
         return self._cost(layer, choice, found)
 
     def explain(
-        self, layer: Layer, choice: Choice, detail: Mapping[str, Any], *, runner_up: bool = False
+        self,
+        layer: Layer,
+        choice: Choice,
+        detail: Mapping[str, Any],
+        *,
+        runner_up: bool = False,
+        nests: int | None = None,
     ) -> str:
         """Draw the mapping that `cost` found: loops, accesses, energies, proof, in 80 columns.
 
@@ -164,6 +171,7 @@ class LoopNestCore:
             choice: how it is executed.
             detail: `CoreCost.detail`, or the layer's mapping.
             runner_up: look for the best mapping with other spatial factors as well.
+            nests: how many nests the mapspace holds, where `count_nests` counted them.
         """
         result = read_mapping(layer.shape, detail)
         widths = self.widths(layer.shape, choice)
@@ -175,7 +183,18 @@ class LoopNestCore:
         machine = with_operator(self.machine, self.spec, choice.operator)
         padded = result.shape.bounds != layer.shape.bounds
         head = f"{layer.shape}, its bounds padded\n"[-80:] if padded else ""
-        return head + explain(result, machine, widths=widths, runner_up=other)
+        return head + explain(
+            result,
+            machine,
+            widths=widths,
+            rule=_RULES[self.spec.counting],
+            runner_up=other,
+            nests=nests,
+        )
+
+    def count_nests(self, shape: LayerShape, widths: Widths) -> int:
+        """Return how many nests the mapspace of a layer holds; seconds to minutes."""
+        return count_mappings(shape, self.machine, space=self.space, widths=widths)
 
     def cost_of_nest(self, layer: Layer, choice: Choice, nest: Nest) -> CoreCost:
         """Return the events and cycles of a nest that is given.

@@ -10,14 +10,9 @@ from typing import Any
 from enos_compiler.ir.shape import LayerShape
 from enos_compiler.mapping.events import NestEvents
 from enos_compiler.mapping.machine import Machine
-from enos_compiler.mapping.mapper import Certificate, MapResult
+from enos_compiler.mapping.mapper import COVERED, OUTSIDE, Certificate, MapResult
 from enos_compiler.mapping.nest import Nest
 from enos_compiler.mapping.prices import Widths
-
-_OUTSIDE = (
-    "optimal by the mapper's prices: the plain rule in real numbers; rounding to words and blocks "
-    "and forwarding between neighbours are priced in the events, outside the proof"
-)
 
 
 def nest_actions(events: NestEvents, machine: Machine) -> dict[str, int]:
@@ -83,7 +78,8 @@ def certificate_data(result: MapResult) -> dict[str, Any]:
         "objective": result.objective,
         **asdict(certificate),
         "optimal": certificate.optimal,
-        "outside": _OUTSIDE,
+        "covered": COVERED,
+        "outside": OUTSIDE,
     }
 
 

@@ -37,12 +37,30 @@ class CountingRule:
     """Whether neighbours pass data on where the nest does not forbid it. The reference checks the
     four neighbours and the one step before, and lets a row of MACs keep a running sum for free."""
 
+    def describe(self) -> str:
+        """Return the rule in a sentence."""
+        sliding = {
+            "two-iteration": "input tiles overlap as far as Timeloop's two-iteration walk sees",
+            "innermost": "input tiles overlap along the innermost loop that moves them",
+            "exact": "input tiles keep every element that the next one needs",
+        }[self.sliding]
+        passing = "neighbours pass data on" if self.forwarding else "no data between neighbours"
+        name = _NAMES.get(self, "a rule of its own")
+        return f"counted by {name}: {sliding}; {passing}"
+
 
 REFERENCE = CountingRule()
 PLAIN = CountingRule(sliding="innermost", forwarding=False)
 """The rule that the mapper optimises: additive along the hierarchy."""
 EXACT = CountingRule(sliding="exact", forwarding=False)
 """What buffers that each hold one tile do, element by element."""
+
+
+_NAMES = {
+    REFERENCE: "the reference rule (Timeloop's)",
+    PLAIN: "the plain rule",
+    EXACT: "the exact rule",
+}
 
 
 @dataclass(slots=True)

@@ -45,15 +45,25 @@ from enos_compiler.mapping.spatial import spatial_choices
 
 Key = tuple[float, float]
 
+COVERED = (
+    "the plain rule in real numbers: words read, filled and updated, re-read partial sums, hops, "
+    "every router pass, leakage, and the bandwidth of each level"
+)
+"""What a certificate speaks of."""
+OUTSIDE = (
+    "rounding to whole words and blocks, data that neighbours pass on, distance saved where input "
+    "boxes coincide along two dimensions; nests close to the optimum are not priced again with "
+    "these"
+)
+"""What events count beside it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
     """What was proven about a mapping.
 
-    It speaks of the mapper's own prices: the plain rule (`count.PLAIN`) in real numbers. Outside it
-    are the rounding of each count to whole words and blocks, what neighbours forward to each other,
-    and the distance saved where input boxes coincide along two dimensions. `count_events` prices
-    all of these for the nest that was found.
+    It speaks of the mapper's own prices, which are those of `count.PLAIN` before rounding: see
+    `COVERED`, and `OUTSIDE` for what `count_events` counts of the nest found, beyond the proof.
     """
 
     space: str

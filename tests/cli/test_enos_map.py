@@ -46,12 +46,13 @@ def test_a_mapping_fits_the_terminal(
     text = capsys.readouterr().out
     assert max(map(len, text.splitlines())) <= 80
     assert re.search(r"^optimal: [\d,]+ of [\d,]+ spatial choices opened", text, re.MULTILINE)
-    assert "no nest of the space below" in text
+    assert "bound:     no nest of the mapspace is below" in text
+    assert "counted by the reference rule (Timeloop's)" in text
     assert "runner-up" in text
     for level in load_target(target).cores["array"].machine.levels:  # type: ignore[attr-defined]
-        assert re.search(rf"^{level.name}: ", text, re.MULTILINE)  # the nest
+        assert re.search(rf"^{level.name}( \(.*\))?: tile ", text, re.MULTILINE)  # the nest
         assert re.search(rf"^  {level.name} +(Weights|Inputs|Outputs) ", text, re.MULTILINE)
-    assert re.search(r"^  memory +#+ +[\d.]+ % +[\d.e+]+ pJ", text, re.MULTILINE)
+    assert re.search(r"^  memory +#+ +[\d.]+ % +[\d.]+ [num]J", text, re.MULTILINE)
 
 
 def test_json_is_the_layers_cost(capsys: pytest.CaptureFixture[str]) -> None:
@@ -98,11 +99,11 @@ def test_the_objective_is_what_is_asked_for(capsys: pytest.CaptureFixture[str]) 
 def test_awkward_bounds_are_padded_unless_refused(capsys: pytest.CaptureFixture[str]) -> None:
     words = ["M=8", "C=16", "P=17", "Q=17"]
     assert main([*words, "--padding", "0"]) == 0
-    assert capsys.readouterr().out.startswith("M8 C16 P17 Q17 on array\n")
+    assert capsys.readouterr().out.startswith("M8 C16 P17 Q17 on array: ")
     assert main(words) == 0
     first, second, *_ = capsys.readouterr().out.splitlines()
     assert first == "M8 C16 P17 Q17, its bounds padded"
-    assert second.endswith("Q18 on array")
+    assert "Q18 on array: " in second
 
 
 def test_the_reference_folder_is_counted(
@@ -179,3 +180,13 @@ def test_a_file_that_is_no_nest(
     found = json.loads(capsys.readouterr().out)
     assert found["error"] in ("FormatError", "MappingError")
     assert found["message"]
+
+
+def test_nests_are_counted_on_request(capsys: pytest.CaptureFixture[str]) -> None:
+    """One loop of 6 on three levels that may hold it, in any split: few enough to list by hand."""
+    words = ["M=6", "--padding", "0"]
+    found = answer(capsys, *words, "--count")["nests"]
+    assert main([*words, "--count"]) == 0
+    assert f" tiles, {found:,} nests" in capsys.readouterr().out
+    # 6 = pad x columns x buffer x memory, 1 to 3 or 6 each: every ordered split in four
+    assert found == 16
