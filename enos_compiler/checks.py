@@ -8,37 +8,61 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from enos_compiler.cores.accounting import events_by_item, itemise
 from enos_compiler.errors import EnosError
-from enos_compiler.export.check import OnnxSession, chunks, compare
+from enos_compiler.export.check import OnnxSession, chunks, compare, output_steps
 from enos_compiler.frontend.user import UserModel
 from enos_compiler.ir.network import Network
 from enos_compiler.options import FULL_CHECK_MACS, Options
 from enos_compiler.report.build import complete_checks
+from enos_compiler.schedule.executable import executable
 from enos_compiler.semantics.reference import run
+from enos_compiler.simulate.replay import replay
 
 if TYPE_CHECKING:
     from onnx import ModelProto
     from torch import Tensor
 
+    from enos_compiler.cores.target import Target
+
 Arrays = tuple[np.ndarray[Any, Any], ...]
 
+REPLAYED_INPUTS = 2
+"""Inputs that the program is replayed on; each takes one whole run of it."""
 
-def check_onnx(
-    onnx: ModelProto, network: Network, user: UserModel, options: Options
+
+def check_level(network: Network, options: Options) -> str:
+    """Return how much is checked: as asked, or by the size of the network."""
+    small = network.macs <= FULL_CHECK_MACS
+    return options.check or ("full" if small else "sampled")
+
+
+def check_compiled(
+    onnx: ModelProto, network: Network, target: Target, user: UserModel, options: Options
 ) -> dict[str, Any]:
-    """Compare ONNX Runtime, optimisations off and on, with the integer reference.
+    """Compare the ONNX file and the replayed program with the integer reference and the costs.
 
     Returns:
         the report's block of checks.
 
     Raises:
-        EnosError: an output differs although no float island is in the way.
+        EnosError: an output differs although no float island is in the way, or an event does.
     """
-    small = network.macs <= FULL_CHECK_MACS
-    level = options.check or ("full" if small else "sampled")
+    level = check_level(network, options)
     if level == "none":
         return complete_checks({"level": level})
     inputs = _real_inputs(network, user, options.check_images if level == "full" else 1)
+    return complete_checks(
+        {
+            "level": level,
+            "onnx_max_steps": _check_onnx(onnx, network, inputs),
+            **_check_program(network, target, inputs),
+        }
+    )
+
+
+def _check_onnx(onnx: ModelProto, network: Network, inputs: Arrays) -> int:
+    """Return the largest difference between ONNX Runtime, optimised or not, and the reference."""
     steps = compare(onnx, network, inputs).max_steps
     if steps > 0 and not any(vector.is_float for vector in network.vectors.values()):
         raise EnosError(
@@ -46,7 +70,27 @@ def check_onnx(
             place="check of model.onnx",
             remedy="this is a defect: report it with the model; --check none skips the check",
         )
-    return complete_checks({"level": level, "onnx_max_steps": steps})
+    return steps
+
+
+def _check_program(network: Network, target: Target, inputs: Arrays) -> dict[str, Any]:
+    """Replay the program; return the largest difference and whether events equal the costs."""
+    few = _whole_batches(tuple(a[: REPLAYED_INPUTS * network.batch] for a in inputs), network)
+    done = replay(executable(network), few)
+    steps = max(
+        output_steps(network, name, found, right)
+        for name, found, right in zip(network.outputs, done.outputs, run(network, few), strict=True)
+    )
+    priced = events_by_item(itemise(network, target))
+    equal = {**done.setup_events, **done.events} == priced
+    if steps > 0 or not equal:
+        what = f"by {steps} output steps" if steps else "in its events"
+        raise EnosError(
+            f"the replayed program differs from what was compiled {what}",
+            place="check of program.json",
+            remedy="this is a defect: report it with the model; --check none skips the check",
+        )
+    return {"simulator_max_steps": steps, "events_equal": equal}
 
 
 def output_noise(network: Network, canonical: Network, images: int) -> dict[str, Any] | None:

@@ -67,14 +67,15 @@ class Compiled:
         return self.network.program
 
     def run(self, *inputs: Tensor | ArrayLike) -> tuple[np.ndarray[Any, Any], ...]:
-        """Return the compiled network's outputs, real-valued, by the integer reference.
+        """Return the compiled network's outputs, real-valued, by replaying its program.
 
         Args:
             inputs: tensors or arrays, batch first, in the order of the example inputs.
         """
-        from enos_compiler.semantics.reference import run
+        from enos_compiler.schedule.executable import executable
+        from enos_compiler.simulate.replay import replay
 
-        return run(self.network, tuple(np.asarray(x) for x in inputs))
+        return replay(executable(self.network), tuple(np.asarray(x) for x in inputs)).outputs
 
     def save(self, folder: str | Path) -> None:
         """Write the ONNX file, the program, the report and what is drawn from it into `folder`.
@@ -86,11 +87,12 @@ class Compiled:
         from enos_compiler.report.netron import write_netron
         from enos_compiler.report.page import write_page
         from enos_compiler.report.trace import write_trace
+        from enos_compiler.schedule.executable import executable
         from enos_compiler.schedule.program_file import write_program
 
         with staged_outputs(Path(folder), last="report.json", stale=("network",)) as stage:
             save_onnx(self.onnx, stage / "model.onnx")
-            write_program(self.network, stage)
+            write_program(executable(self.network), stage)
             write_csv(self.report, stage / "layers.csv")
             write_netron(self.report, self.onnx, stage / "model.netron.json")
             write_trace(self.report, self.program, stage / "trace.json")
@@ -240,7 +242,7 @@ def _finish(
     hooks: Hooks,
 ) -> tuple[ModelProto, dict[str, Any]]:
     """Export the compiled network, check it, measure it and write its report."""
-    from enos_compiler.checks import check_onnx, measure_accuracy, output_noise
+    from enos_compiler.checks import check_compiled, measure_accuracy, output_noise
     from enos_compiler.export.onnx import export_onnx
     from enos_compiler.report.build import build_report
 
@@ -259,8 +261,8 @@ def _finish(
         totals={name: float(report["totals"][name]) for name in ("energy_pj", "latency_ns")},
         target=target.name,
     )
-    hooks.say("check: ONNX Runtime against the integer reference")
-    report["checks"] = check_onnx(onnx, network, user, options)
+    hooks.say("check: ONNX Runtime and the replayed program against the integer reference")
+    report["checks"] = check_compiled(onnx, network, target, user, options)
     hooks.say("accuracy: the float network and model.onnx")
     canonical = next(n for n in kept.values() if "shaped" in n.facts)
     report["accuracy"] = measure_accuracy(onnx, network, canonical, user)

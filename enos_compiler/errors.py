@@ -75,6 +75,10 @@ class FormatError(EnosError):
     """A saved file is damaged, of another schema, or does not belong to its neighbours."""
 
 
+class ReplayError(EnosError):
+    """A program breaks a rule of the machine: names the instruction and the rule."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return a remedy phrase naming the nearest known name and listing all of them."""
     known = sorted(known)

@@ -105,3 +105,21 @@ def _write_error(error: OSError, folder: Path) -> EnosError:
         place=str(error.filename or folder),
         remedy="free some space or choose another folder with -o",
     )
+
+
+@contextmanager
+def replaced_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary sibling of `path` to write; on success it replaces `path` by rename.
+
+    Raises:
+        EnosError: the disk is full or the folder cannot be written.
+    """
+    check_writable(path.parent)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as folder:
+            made = Path(folder) / path.name
+            yield made
+            made.replace(path)
+    except OSError as error:
+        raise _write_error(error, path) from error

@@ -13,7 +13,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from enos_compiler.ir.choice import Choice
-from enos_compiler.ir.cost import Cost
+from enos_compiler.ir.cost import Action, Cost
 from enos_compiler.ir.network import Layer, Network, Value
 from enos_compiler.semantics.widths import (
     DEFAULT_BITS,
@@ -157,6 +157,28 @@ def pays_for_weights(network: Network, layer: Layer) -> bool:
     """Return whether the layer is the first that holds its weights: residency counts once."""
     first = next(other for other in network.layers.values() if other.tie == layer.tie)
     return layer.name == first.name
+
+
+def events_by_item(items: Items) -> dict[tuple[str, str], dict[Action, int]]:
+    """Return the integer events of every item by its owner and name, as a replay counts them."""
+    found: dict[tuple[str, str], dict[Action, int]] = {}
+    for owner, costs in (
+        ("layer", items.layers),
+        ("vector", items.vectors),
+        ("host", items.host),
+        ("programs", items.programming),
+    ):
+        found |= {(owner, name): dict(cost.events) for name, cost in costs.items()}
+    found |= {("edge", edge.name): dict(edge.cost.events) for edge in items.edges}
+    return {item: events for item, events in found.items() if events}
+
+
+def layer_of_programming(network: Network, layer: Layer) -> str | None:
+    """Return the layer whose set-up writes this one's resident weights; None for reloaded ones."""
+    cost = layer.programming_of(_choice(layer))
+    if not (cost.events or cost.cycles):
+        return None
+    return next(name for name, other in network.layers.items() if other.tie == layer.tie)
 
 
 def _edges(network: Network, target: Target) -> tuple[EdgeItem, ...]:

@@ -14,11 +14,10 @@ from enos_compiler.cores.vector import VectorUnit
 from enos_compiler.errors import SpecError
 from enos_compiler.ir.cost import Action, Cost
 from enos_compiler.ir.network import Network, Value, Vector
+from enos_compiler.semantics.movement import SELECTING
 from enos_compiler.semantics.widths import is_coded
 from enos_compiler.spec import LinkSpec
 
-_SELECTING = frozenset({"slice", "embedding"})
-"""Operations that read no more of an operand than they hand on."""
 INDEX_BITS = 64
 """Width of a token index, which carries no format."""
 
@@ -91,7 +90,7 @@ class Between:
         for value, asked in zip(inputs, widths, strict=True):
             width = asked if is_coded(value) else INDEX_BITS
             elements = value.elements
-            if vector.op in _SELECTING:
+            if vector.op in SELECTING:
                 elements = min(elements, output.elements)
             traffic.read(self._memory(value), elements, width)
             moved_bits += elements * width

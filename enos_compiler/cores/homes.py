@@ -77,8 +77,8 @@ def lives(network: Network, word_bytes: int) -> dict[str, Life]:
             continue
         first = step[value.producer]
         copies = 2 if readers.get(name, 0) > 1 else 1
-        size = copies * -(-value.elements * HOME_BITS // 8)
-        size = -(-size // word_bytes) * word_bytes
+        size = -(-value.elements * HOME_BITS // 8)
+        size = copies * -(-size // word_bytes) * word_bytes
         found[name] = Life(first, seen_at.get(name, first), size)
     return found
 

@@ -8,17 +8,8 @@ from dataclasses import dataclass, field
 
 from enos_compiler.errors import SpecError
 from enos_compiler.ir.cost import Action
+from enos_compiler.ir.packing import words
 from enos_compiler.spec import ArithmeticSpec, BufferSpec, MemorySpec
-
-
-def words(elements: int, bits: int, word_bits: int) -> int:
-    """Return the words that hold `elements` packed codes: floor(word / bits) in a word.
-
-    A code never straddles words; one wider than a word takes ceil(bits / word) of them.
-    """
-    if bits > word_bits:
-        return elements * -(-bits // word_bits)
-    return -(-elements // (word_bits // bits))
 
 
 @dataclass(frozen=True, slots=True)

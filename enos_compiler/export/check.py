@@ -65,7 +65,7 @@ def compare(model: ModelProto | Path, network: Network, inputs: tuple[Array, ...
         for mode, session in sessions.items():
             found = session.run(part)
             for name, real, right in zip(network.outputs, found, expected, strict=True):
-                difference = _steps(network, name, real, right)
+                difference = output_steps(network, name, real, right)
                 steps[mode] = max(steps[mode], difference)
     return Comparison(steps, values)
 
@@ -125,10 +125,14 @@ def chunks(network: Network, inputs: tuple[Array, ...]) -> Iterator[tuple[Array,
         )
 
 
-def _steps(network: Network, name: str, found: Array, expected: Array) -> int:
-    """Return the largest difference of one output, rounded up to whole steps."""
+def output_steps(network: Network, name: str, found: Array, expected: Array) -> int:
+    """Return the largest difference of one output, rounded up to whole steps.
+
+    Raises:
+        EnosError: what was found is no number.
+    """
     if not np.isfinite(found).all():
-        raise EnosError("ONNX Runtime gives NaN or infinity", place=f"output {name}")
+        raise EnosError("is NaN or infinite when run", place=f"output {name}")
     if not expected.size:
         return 0
     difference = np.abs(found.astype(np.float64) - expected.astype(np.float64))

@@ -5,7 +5,7 @@ from enos_compiler.ir.choice import Bits, Choice, Refusal
 from enos_compiler.ir.cost import Action, Cost, Price, component_of
 from enos_compiler.ir.formats import IntArray, QuantizedLayer, ValueFormat
 from enos_compiler.ir.network import FACTS, Fact, Home, Layer, Network, Node, Value, Vector
-from enos_compiler.ir.program import Buffer, Instruction, Program
+from enos_compiler.ir.program import Buffer, Instruction, Memory, Program
 from enos_compiler.ir.shape import DIMS, RELEVANT, TENSORS, Dim, LayerShape, Tensor
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "IntArray",
     "Layer",
     "LayerShape",
+    "Memory",
     "Network",
     "Node",
     "Price",

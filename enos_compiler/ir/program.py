@@ -17,6 +17,19 @@ OpCode = Literal[
 
 
 @dataclass(frozen=True, slots=True)
+class Memory:
+    """A memory that instructions address."""
+
+    capacity_bytes: int
+    word_bits: int
+    """Width of one access; codes are packed into words, see `ir.packing`."""
+    read: Action
+    """Event of one word read."""
+    write: Action
+    """Event of one word written."""
+
+
+@dataclass(frozen=True, slots=True)
 class Buffer:
     """One value's place, or that of a narrower copy (`value@reader`): a range of addresses."""
 
@@ -25,6 +38,9 @@ class Buffer:
     address: int
     """First byte."""
     size_bytes: int
+    """Whole words that hold `elements` codes of `bits` bits."""
+    elements: int
+    bits: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +78,10 @@ class Program:
     resources: tuple[str, ...]
     buffers: tuple[Buffer, ...]
     instructions: tuple[Instruction, ...]
+    """By start."""
+    memories: Mapping[str, Memory]
+    clock_ns: float
+    """Period of the clock that all times are multiples of."""
     setup: tuple[Instruction, ...] = ()
     lower_bound_ns: float = 0.0
     """The larger of the critical path and the busiest resource's work."""

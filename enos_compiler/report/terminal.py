@@ -226,8 +226,12 @@ def _checks(checks: Mapping[str, Any]) -> str:
     steps = checks["onnx_max_steps"]
     if steps is None:
         return "not run"
-    verdict = "equals" if steps == 0 else f"differs by up to {steps} steps from"
-    return f"ONNX Runtime {verdict} the integer reference ({checks['level']})"
+    if steps:
+        return f"ONNX Runtime differs by up to {steps} steps from the reference ({checks['level']})"
+    equal = "ONNX Runtime equals"
+    if checks.get("simulator_max_steps") == 0:
+        equal = "ONNX Runtime and the replayed program equal"
+    return f"{equal} the integer reference ({checks['level']})"
 
 
 def _fallbacks(report: Report) -> Iterator[str]:

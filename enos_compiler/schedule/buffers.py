@@ -13,28 +13,31 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from enos_compiler.cores.accounting import EdgeItem
+from enos_compiler.cores.edges import INDEX_BITS
 from enos_compiler.cores.homes import root_of
 from enos_compiler.errors import PassError
 from enos_compiler.ir.network import Network, Value
-from enos_compiler.ir.program import Buffer
-from enos_compiler.semantics.widths import SUM_BITS, is_coded, leaves_as_sums
+from enos_compiler.ir.packing import packed_bytes
+from enos_compiler.ir.program import Buffer, Memory
+from enos_compiler.semantics.widths import SUM_BITS, is_coded, leaves_as_sums, stored_bits
 
-_INDEX_BYTES = 8
 
-
-def size_bytes(network: Network, value: Value) -> int:
-    """Return the bytes of a value: a byte an element, four for sums, eight for indices."""
+def stored_form(network: Network, value: Value) -> tuple[int, int]:
+    """Return the elements of a value and the bits of each: codes, 32-bit sums, 64-bit indices."""
     if not is_coded(value):
-        return value.elements * _INDEX_BYTES
-    return value.elements * (SUM_BITS // 8 if leaves_as_sums(network, value.name) else 1)
+        return value.elements, INDEX_BITS
+    bits = SUM_BITS if leaves_as_sums(network, value.name) else stored_bits(network, value.name)
+    return value.elements, bits
 
 
-def copy_name(edge: EdgeItem) -> str:
-    """Return the name of the narrower copy that an edge writes for its reader."""
-    return f"{edge.value}@{edge.consumer}"
+def copy_name(value: str, reader: str) -> str:
+    """Return the name of the narrower copy of a value that an edge writes for its reader."""
+    return f"{value}@{reader}"
 
 
-def allocate(network: Network, edges: tuple[EdgeItem, ...]) -> dict[str, Buffer]:
+def allocate(
+    network: Network, edges: tuple[EdgeItem, ...], memories: Mapping[str, Memory]
+) -> dict[str, Buffer]:
     """Return the buffers of all values and narrower copies, by name.
 
     A copy lies behind its value, and a view where what it views lies. Values without an address
@@ -52,30 +55,40 @@ def allocate(network: Network, edges: tuple[EdgeItem, ...]) -> dict[str, Buffer]
             continue
         if value.home is None:
             raise PassError("has no home", place=f"value {value.name}", remedy="attach-choices")
-        size = size_bytes(network, value)
+        memory = value.home.memory
+        elements, bits = stored_form(network, value)
+        size = packed_bytes(elements, bits, memories[memory].word_bits)
         needed = 2 * size if value.name in narrowed else size
         address = value.home.address
         if address is None:
-            address = free[value.home.memory]
-            free[value.home.memory] += needed
+            address = free[memory]
+            free[memory] += needed
         elif needed > value.home.reserved_bytes:
             raise PassError(
-                f"needs {needed} bytes in {value.home.memory}, its home reserves "
-                f"{value.home.reserved_bytes}",
+                f"needs {needed} bytes in {memory}, its home reserves {value.home.reserved_bytes}",
                 place=f"value {value.name}",
                 remedy="this is a defect of the homes; report it",
             )
-        buffers[value.name] = Buffer(value.name, value.home.memory, address, size)
+        buffers[value.name] = Buffer(value.name, memory, address, size, elements, bits)
     for name, root in roots.items():
         buffers[name] = replace(buffers[root], name=name)
     for edge in edges:
         if edge.narrows:
-            whole = buffers[edge.value]
-            copy = Buffer(
-                copy_name(edge), whole.memory, whole.address + whole.size_bytes, whole.size_bytes
-            )
+            copy = _copy(buffers[edge.value], edge, memories)
             buffers[copy.name] = copy
     return buffers
+
+
+def _copy(whole: Buffer, edge: EdgeItem, memories: Mapping[str, Memory]) -> Buffer:
+    """Return the buffer of the copy that a narrowing makes, behind its value."""
+    return Buffer(
+        name=copy_name(edge.value, edge.consumer),
+        memory=whole.memory,
+        address=whole.address + whole.size_bytes,
+        size_bytes=packed_bytes(whole.elements, edge.bits, memories[whole.memory].word_bits),
+        elements=whole.elements,
+        bits=edge.bits,
+    )
 
 
 @dataclass(frozen=True, slots=True)

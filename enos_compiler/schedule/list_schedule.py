@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Literal
 from enos_compiler.cores.accounting import Items, itemise
 from enos_compiler.ir.network import Network
 from enos_compiler.ir.program import Instruction, Program
-from enos_compiler.schedule.tasks import Task, TaskGraph, inference_tasks, set_up_tasks
+from enos_compiler.schedule.tasks import Task, TaskGraph, inference_tasks, memories_of, set_up_tasks
 
 if TYPE_CHECKING:
     from enos_compiler.cores.target import Target
@@ -45,6 +45,8 @@ def schedule_network(network: Network, target: Target) -> tuple[Program, Timing]
         resources=tuple(dict.fromkeys((*graph.resources(), *(i.resource for i in set_up)))),
         buffers=tuple(graph.buffers.values()),
         instructions=_instructions(graph, timing),
+        memories=memories_of(target),
+        clock_ns=target.clock_ns,
         setup=set_up,
         lower_bound_ns=float(lower_bound(graph)),
     )

@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """`program.json` and `program.safetensors`: a program on disk, and back.
 
-The JSON holds what runs when; the tensors hold the integers that layers were programmed with,
-named `layer/tensor`, in the narrowest integer type that holds them.
+The JSON holds what runs when, where values lie and what every kernel computes; the tensors hold
+integers under the path of the field that names them, in the narrowest type that holds their
+values. Two hashes seal them: of the tensors, and of the rest of the JSON. Loading runs nothing.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,96 +19,91 @@ from numpy.typing import NDArray
 
 from enos_compiler.errors import FormatError
 from enos_compiler.ir import codec
-from enos_compiler.ir.network import Network
+from enos_compiler.ir.executable import Executable, LayerKernel
 from enos_compiler.ir.program import SCHEMA, Program
 
 PROGRAM_JSON = "program.json"
 PROGRAM_TENSORS = "program.safetensors"
 
-IntTensor = NDArray[np.signedinteger[Any]]
-
 _OWNERS = ("layer", "edge", "vector", "host", "programs")
 _TYPES = (np.int8, np.int16, np.int32, np.int64)
+_AGAIN = "compile again"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ProgramFile:
-    """A program and the integers of its layers."""
+    """What a program file holds."""
 
-    program: Program
-    tensors: Mapping[str, IntTensor]
+    executable: Executable
+    sealed: bool
+    """Whether the JSON is as the compiler wrote it."""
+    place: str
+
+    def require_seal(self) -> None:
+        """Refuse a JSON that was changed after it was written.
+
+        Raises:
+            FormatError: it was edited or damaged.
+        """
+        if not self.sealed:
+            raise FormatError(
+                "does not match its seal: it was edited or damaged after the compiler wrote it",
+                place=self.place,
+                remedy=_AGAIN,
+            )
 
 
-def layer_tensors(network: Network) -> dict[str, IntTensor]:
-    """Return the integers of every quantised layer, named `layer/tensor`."""
-    found: dict[str, IntTensor] = {}
-    for layer in network.layers.values():
-        if layer.quantized is None:
-            continue
-        parts = {
-            **layer.quantized.tensors,
-            "bias": layer.quantized.bias,
-            "unit_exponent": layer.quantized.unit_exponent,
-        }
-        found |= {f"{layer.name}/{name}": _narrowest(array) for name, array in parts.items()}
-    return found
-
-
-def write_program(network: Network, folder: Path) -> tuple[Path, Path]:
-    """Write the program of a scheduled network into `folder`, which must exist.
+def write_program(executable: Executable, folder: Path) -> tuple[Path, Path]:
+    """Write a program into `folder`, which must exist.
 
     Returns:
         The paths of the JSON and of the tensors.
-
-    Raises:
-        ValueError: the network is not scheduled.
     """
     from safetensors.numpy import save
 
-    if network.program is None:
-        raise ValueError(f"network {network.name} is not scheduled")
-    blob = save(layer_tensors(network))
+    arrays: codec.Arrays = {}
+    body = {
+        f.name: codec.encode(getattr(executable, f.name), arrays, f.name)
+        for f in fields(executable)
+        if f.name != "program"
+    }
+    blob = save({name: _narrowest(array) for name, array in arrays.items()})
     document = {
-        "schema": SCHEMA,
-        **_to_json(network.program),
+        **_program_to_json(executable.program),
+        **body,
         "tensors_sha256": hashlib.sha256(blob).hexdigest(),
     }
+    sealed = {"schema": SCHEMA, "seal_sha256": _seal(document), **document}
     paths = folder / PROGRAM_JSON, folder / PROGRAM_TENSORS
-    paths[0].write_text(json.dumps(document, indent=1, allow_nan=False) + "\n")
+    paths[0].write_text(json.dumps(sealed, indent=1, allow_nan=False) + "\n")
     paths[1].write_bytes(blob)
     return paths
 
 
-def read_program(folder: Path) -> ProgramFile:
+def read_program(path: Path) -> ProgramFile:
     """Read a program and its tensors.
+
+    Args:
+        path: of the JSON, or of the folder that holds it; the tensors lie beside it.
 
     Raises:
         FormatError: a file is missing or damaged, of another schema, or the two do not belong
-            together.
+            together. A changed seal alone is left to `ProgramFile.require_seal`.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
-
-    path = folder / PROGRAM_JSON
+    path = path / PROGRAM_JSON if path.is_dir() else path
     document = _read_json(path)
-    tensors = folder / PROGRAM_TENSORS
-    if not tensors.is_file():
-        raise FormatError("is missing", place=str(tensors), remedy="compile again")
-    blob = tensors.read_bytes()
-    if hashlib.sha256(blob).hexdigest() != document.pop("tensors_sha256", None):
-        raise FormatError(
-            f"does not belong to the {PROGRAM_JSON} beside it, or is damaged",
-            place=str(tensors),
-            remedy="compile again",
-        )
-    program = _from_json(document, str(path))
-    try:
-        return ProgramFile(program, load(blob))
-    except SafetensorError as error:
-        raise FormatError(f"cannot be read: {error}", place=str(tensors)) from error
+    sealed = document.pop("seal_sha256", None) == _seal(document)
+    arrays = _read_tensors(path, document.pop("tensors_sha256", None))
+    executable = _from_json(document, arrays, str(path))
+    return ProgramFile(executable, sealed, str(path))
 
 
-def _to_json(program: Program) -> dict[str, Any]:
+def _seal(document: dict[str, Any]) -> str:
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _program_to_json(program: Program) -> dict[str, Any]:
     """Return the program's JSON form; owners that an instruction lacks are left out."""
     body: dict[str, Any] = codec.encode(program, {})
     for kind in ("instructions", "setup"):
@@ -119,23 +114,52 @@ def _to_json(program: Program) -> dict[str, Any]:
     return body
 
 
-def _from_json(body: dict[str, Any], place: str) -> Program:
+def _from_json(body: dict[str, Any], arrays: codec.Arrays, place: str) -> Executable:
     for kind in ("instructions", "setup"):
         rows = body.get(kind)
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-            raise FormatError(f"has no list of {kind}", place=place, remedy="compile again")
+            raise FormatError(f"has no list of {kind}", place=place, remedy=_AGAIN)
         body[kind] = [dict.fromkeys(_OWNERS) | row for row in rows]
-    program: Program = codec.decode(body, Program, {}, place)
-    known = {i.id for i in program.instructions}
-    for instruction in program.instructions:
-        unknown = set(instruction.after) - known
-        if unknown:
-            raise FormatError(
-                f"{instruction.id} waits for {sorted(unknown)[0]}, which does not exist",
-                place=place,
-                remedy="compile again",
-            )
-    return program
+    names = {f.name for f in fields(Program)}
+    program = {name: body.pop(name) for name in names & set(body)}
+    executable: Executable = codec.decode({**body, "program": program}, Executable, arrays, place)
+    layers = {name: _widened(kernel) for name, kernel in executable.layers.items()}
+    return replace(executable, layers=layers)
+
+
+def _widened(kernel: LayerKernel) -> LayerKernel:
+    """Return a kernel whose integers have 64 bits again."""
+    quantized = kernel.quantized
+    tensors = {name: array.astype(np.int64) for name, array in quantized.tensors.items()}
+    wide = replace(
+        quantized,
+        tensors=tensors,
+        bias=quantized.bias.astype(np.int64),
+        unit_exponent=quantized.unit_exponent.astype(np.int64),
+    )
+    return replace(kernel, quantized=wide)
+
+
+def _read_tensors(path: Path, expected: Any) -> codec.Arrays:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    tensors = path.with_suffix(".safetensors")
+    try:
+        blob = tensors.read_bytes()
+    except OSError as error:
+        what = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read: {error}"
+        raise FormatError(what, place=str(tensors), remedy=_AGAIN) from None
+    if hashlib.sha256(blob).hexdigest() != expected:
+        raise FormatError(
+            f"does not belong to the {path.name} beside it, or is damaged",
+            place=str(tensors),
+            remedy=_AGAIN,
+        )
+    try:
+        return dict(load(blob))
+    except SafetensorError as error:
+        raise FormatError(f"cannot be read: {error}", place=str(tensors)) from error
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -143,7 +167,7 @@ def _read_json(path: Path) -> dict[str, Any]:
         document = json.loads(path.read_text())
     except FileNotFoundError:
         raise FormatError("is missing", place=str(path), remedy="compile first") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise FormatError(f"cannot be read: {error}", place=str(path)) from error
     schema = document.pop("schema", None) if isinstance(document, dict) else None
     if schema != SCHEMA:
@@ -151,8 +175,10 @@ def _read_json(path: Path) -> dict[str, Any]:
     return document  # type: ignore[no-any-return]  # a dict, or it would have no schema
 
 
-def _narrowest(array: NDArray[np.int64]) -> IntTensor:
-    """Return the array in the narrowest signed type that holds its values."""
+def _narrowest(array: NDArray[Any]) -> NDArray[Any]:
+    """Return integers in the narrowest signed type that holds them; real numbers as they are."""
+    if array.dtype.kind == "f":
+        return np.ascontiguousarray(array)
     low, high = (int(array.min()), int(array.max())) if array.size else (0, 0)
     for kind in _TYPES:
         if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max:

@@ -14,7 +14,7 @@ from enos_compiler.cores.accounting import EdgeItem, Items, duration, executing_
 from enos_compiler.cores.homes import is_view
 from enos_compiler.ir.cost import Cost
 from enos_compiler.ir.network import Layer, Network, Vector
-from enos_compiler.ir.program import Buffer, OpCode
+from enos_compiler.ir.program import Buffer, Memory, OpCode
 from enos_compiler.schedule.buffers import Hazards, allocate, copy_name
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def inference_tasks(network: Network, target: Target, items: Items) -> TaskGraph
     earlier access to addresses that overlap what it reads or writes. An operation that leaves its
     codes where they are, for nothing, is no task: who reads its output waits for what it read.
     """
-    found = TaskGraph(buffers=allocate(network, items.edges))
+    found = TaskGraph(buffers=allocate(network, items.edges, memories_of(target)))
     hazards = Hazards(found.buffers)
     into: dict[str, list[EdgeItem]] = {}
     for edge in items.edges:
@@ -85,7 +85,9 @@ def inference_tasks(network: Network, target: Target, items: Items) -> TaskGraph
         edges = into.get(node.name, [])
         for edge in edges:
             _add(found, hazards, _edge_task(edge, target), made)
-        copies = {edge.value: copy_name(edge) for edge in edges if edge.narrows}
+        copies = {
+            edge.value: copy_name(edge.value, edge.consumer) for edge in edges if edge.narrows
+        }
         reads = tuple(copies.get(v, v) for v in dict.fromkeys(node.inputs))
         task = _node_task(network, node, items, reads)
         handed = tuple(_edge_id(edge) for edge in edges)
@@ -95,6 +97,14 @@ def inference_tasks(network: Network, target: Target, items: Items) -> TaskGraph
         _add(found, hazards, task, made)
         found.graph.add_edges_from((edge, task.id) for edge in handed)
     return found
+
+
+def memories_of(target: Target) -> dict[str, Memory]:
+    """Return the chip's memories as a program states them."""
+    return {
+        name: Memory(array.capacity_bits // 8, array.word_bits, array.read, array.write)
+        for name, array in target.memories.items()
+    }
 
 
 def set_up_tasks(network: Network, items: Items) -> TaskGraph:
@@ -149,7 +159,7 @@ def _edge_task(edge: EdgeItem, target: Target) -> Task:
         cost=edge.cost,
         owner={"edge": edge.name},
         reads=(edge.value,),
-        writes=(copy_name(edge),) if edge.narrows else (),
+        writes=(copy_name(edge.value, edge.consumer),) if edge.narrows else (),
     )
 
 

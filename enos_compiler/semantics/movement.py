@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from enos_compiler.semantics.onnx_builder import OnnxBuilder
 
 
+SELECTING = frozenset({"slice", "embedding"})
+"""Operations that read no more of an operand than they hand on."""
+
+
 class _Movement(VectorOp):
     """Every output code is a copy of an input code (or the padding's)."""
 

@@ -111,8 +111,8 @@ def test_a_value_with_several_readers_reserves_a_copy_beside_it(network: Network
             for n in network.consumers(v)
             if network.vectors[n.name].op == "add"
         }
-        size = network.values[name].elements * (2 if len(readers) > 1 else 1)
-        assert home.reserved_bytes == -(-size // 8) * 8
+        copies = 2 if len(readers) > 1 else 1
+        assert home.reserved_bytes == copies * -(-network.values[name].elements // 8) * 8
 
 
 @settings(deadline=None, max_examples=100)

@@ -21,7 +21,7 @@ TIERS: tuple[tuple[str, ...], ...] = (
     ("operators",),
     ("mapping", "crossbar", "sampling"),
     ("cores",),
-    ("frontend", "assign", "schedule", "export", "report"),
+    ("frontend", "assign", "schedule", "simulate", "export", "report"),
     ("search", "evaluate"),
     ("pass_text",),
     ("pipeline",),

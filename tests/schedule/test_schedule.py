@@ -166,7 +166,7 @@ def test_narrow_copy_needs_its_room() -> None:
     net = net.with_layers({"c": replace(net.layers["c"], choice=narrow)})
     program, _ = _run(net)
     copy = next(b for b in program.buffers if b.name == "a@c")
-    assert (copy.address, copy.size_bytes) == (4, 4)
+    assert (copy.address, copy.size_bytes, copy.bits) == (4, 2, 4)
     edge = next(i for i in program.instructions if i.id == "edge:a->c")
     assert (edge.reads, edge.writes) == (("a",), ("a@c",))
     compute = next(i for i in program.instructions if i.id == "layer:c")

@@ -75,6 +75,13 @@ class TinyCore:
         return self.leakage
 
 
+def _memory(name: str) -> SimpleNamespace:
+    """Return a memory of bytes."""
+    return SimpleNamespace(
+        capacity_bits=8 << 20, word_bits=8, read=f"{name}.array/read", write=f"{name}.array/write"
+    )
+
+
 @dataclass
 class TinyTarget:
     """An invented chip."""
@@ -87,7 +94,9 @@ class TinyTarget:
     spec_sha256: str = "0" * 64
     vector_unit: Any = field(default_factory=lambda: SimpleNamespace(name="vec"))
     host: Any = field(default_factory=lambda: SimpleNamespace(name="host"))
-    memories: dict[str, Any] = field(default_factory=dict)
+    memories: dict[str, Any] = field(
+        default_factory=lambda: {name: _memory(name) for name in ("buffer", "dram")}
+    )
     clock_ns: float = 1.0
     chip: Any = field(default_factory=lambda: SimpleNamespace(bits_per_cycle={}, memories={}))
     links: dict[str, Any] = field(default_factory=lambda: {"link": SimpleNamespace(name="link")})

@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The bytes of a program's memories, with what each of them means at the moment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from enos_compiler.errors import ReplayError
+from enos_compiler.ir.formats import IntArray
+from enos_compiler.ir.packing import word_bytes, words
+from enos_compiler.ir.program import Buffer, Memory, Program
+
+Bytes = NDArray[np.uint8]
+
+
+def pack(codes: IntArray, bits: int, word_bits: int) -> Bytes:
+    """Return the bytes of codes, packed into words, least bit first.
+
+    Args:
+        codes: flat; two's complement where negative.
+        bits: of one code.
+        word_bits: of one word; no code straddles words unless it is wider than one.
+    """
+    if bits == 8 and word_bits % 8 == 0:
+        out = np.zeros(words(codes.size, 8, word_bits) * word_bits // 8, np.uint8)
+        out[: codes.size] = codes.astype(np.uint8)
+        return out
+    per_word, slot = _slots(bits, word_bits)
+    raw = np.ascontiguousarray(codes, dtype="<i8").view(np.uint8).reshape(-1, 8)
+    single = np.unpackbits(raw, axis=1, bitorder="little")[:, :bits]
+    count = -(-codes.size // per_word)
+    held = np.zeros((count * per_word, bits), np.uint8)
+    held[: codes.size] = single
+    whole = np.zeros((count, 8 * word_bytes(word_bits) * slot), np.uint8)
+    whole[:, : per_word * bits] = held.reshape(count, per_word * bits)
+    return np.packbits(whole, axis=1, bitorder="little").reshape(-1)
+
+
+def unpack(data: Bytes, elements: int, bits: int, word_bits: int, *, signed: bool) -> IntArray:
+    """Return the codes that `pack` packed, flat, int64."""
+    if bits == 8 and word_bits % 8 == 0:
+        plain = data[:elements]
+        return plain.view(np.int8).astype(np.int64) if signed else plain.astype(np.int64)
+    per_word, slot = _slots(bits, word_bits)
+    single = np.unpackbits(
+        data.reshape(-1, word_bytes(word_bits) * slot), axis=1, bitorder="little"
+    )
+    codes = single[:, : per_word * bits].reshape(-1, bits)[:elements]
+    wide = np.zeros((elements, 64), np.uint8)
+    wide[:, :bits] = codes
+    if signed:
+        wide[:, bits:] = codes[:, -1:]
+    found: IntArray = np.packbits(wide, axis=1, bitorder="little").view("<i8").reshape(-1)
+    return found.astype(np.int64)
+
+
+def _slots(bits: int, word_bits: int) -> tuple[int, int]:
+    """Return the codes of one slot and the words of one slot."""
+    return (1, -(-bits // word_bits)) if bits > word_bits else (word_bits // bits, 1)
+
+
+class Store:
+    """Memories of the stated sizes, and which value last wrote which bytes.
+
+    A value is there from its first write until anything else writes a byte of it; each of its
+    elements may be read once written.
+    """
+
+    def __init__(self, program: Program) -> None:
+        self.memories: Mapping[str, Memory] = program.memories
+        self.buffers = {buffer.name: buffer for buffer in program.buffers}
+        self._bytes = {name: _room(name, program) for name in program.memories}
+        self._written: dict[str, NDArray[np.bool_]] = {}
+
+    def write(self, name: str, codes: IntArray, where: Any = ..., *, shape: Any = None) -> None:
+        """Write codes into a buffer; `where` indexes its elements in `shape`, all by default.
+
+        Raises:
+            ReplayError: a code does not fit the buffer's width.
+        """
+        buffer = self.buffers[name]
+        self._take(buffer)
+        _check_width(buffer, codes)
+        shape = codes.shape if shape is None else shape
+        self._written[name].reshape(shape)[where] = True
+        data, word_bits = self._slice(buffer), self.memories[buffer.memory].word_bits
+        if buffer.bits == 8 and word_bits % 8 == 0:
+            data[: buffer.elements].reshape(shape)[where] = codes.astype(np.uint8)
+            return
+        whole = unpack(data, buffer.elements, buffer.bits, word_bits, signed=True)
+        whole.reshape(shape)[where] = codes
+        data[:] = pack(whole, buffer.bits, word_bits)
+
+    def read(self, name: str, shape: tuple[int, ...], *, signed: bool) -> IntArray:
+        """Return the codes of a buffer.
+
+        Raises:
+            ReplayError: not all of it has been written, or other values have been written over it.
+        """
+        self.require(name)
+        buffer = self.buffers[name]
+        word_bits = self.memories[buffer.memory].word_bits
+        flat = unpack(self._slice(buffer), buffer.elements, buffer.bits, word_bits, signed=signed)
+        return flat.reshape(shape)
+
+    def require(self, name: str, where: Any = ..., *, shape: Any = None) -> None:
+        """Refuse to read elements that are not there.
+
+        Raises:
+            ReplayError: they were never written, or have been overwritten.
+        """
+        written = self._written.get(name)
+        buffer = self.buffers[name]
+        if written is None:
+            raise ReplayError(
+                f"reads {name} at {buffer.memory}[{buffer.address}], which is not written yet or "
+                "overwritten by now"
+            )
+        part = (written if shape is None else written.reshape(shape))[where]
+        if not part.all():
+            raise ReplayError(
+                f"reads {name} at {buffer.memory}[{buffer.address}], of which "
+                f"{int(part.size - part.sum())} of {part.size} elements are not written yet"
+            )
+
+    def _take(self, buffer: Buffer) -> None:
+        """Note that a value lies in its bytes from now on, and no other one does."""
+        if buffer.name in self._written:
+            return
+        end = buffer.address + buffer.size_bytes
+        for other in list(self._written):
+            its = self.buffers[other]
+            apart = its.address >= end or its.address + its.size_bytes <= buffer.address
+            if its.memory == buffer.memory and not apart:
+                del self._written[other]
+        self._written[buffer.name] = np.zeros(buffer.elements, np.bool_)
+
+    def _slice(self, buffer: Buffer) -> Bytes:
+        return self._bytes[buffer.memory][buffer.address : buffer.address + buffer.size_bytes]
+
+
+def _room(name: str, program: Program) -> Bytes:
+    """Return the bytes that the program's buffers reach; the rest of the memory is untouched."""
+    reach = [b.address + b.size_bytes for b in program.buffers if b.memory == name]
+    try:
+        return np.zeros(max(reach, default=0), np.uint8)
+    except (MemoryError, ValueError) as error:
+        raise ReplayError(
+            f"buffers reach {max(reach)} bytes, which this machine cannot hold",
+            place=f"memory {name}",
+            remedy="replay on a machine with more memory",
+        ) from error
+
+
+def _check_width(buffer: Buffer, codes: IntArray) -> None:
+    if not codes.size:
+        return
+    low, high = int(codes.min()), int(codes.max())
+    least, most = -(2 ** (buffer.bits - 1)), 2**buffer.bits - 1
+    if low < least or high > most or (low < 0 and high > -least - 1):
+        raise ReplayError(
+            f"writes {low}..{high} into {buffer.name}, whose elements have {buffer.bits} bits"
+        )
