@@ -289,5 +289,7 @@ def _places(one: Instruction, inputs: tuple[str, ...], reader: str) -> tuple[str
 
 
 def _book(events: dict[Item, Counter[Action]], one: Instruction) -> None:
+    if not one.events:
+        return
     owner = next(o for o in OWNERS if getattr(one, o) is not None)
     events.setdefault((owner, getattr(one, owner)), Counter()).update(one.events)

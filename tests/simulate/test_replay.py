@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from networks import SMALL, build
+from networks import COVERAGE, build
 from small_programs import branch_inputs, branches
 
 import enos_compiler
@@ -38,7 +38,7 @@ def test_three_equals_of_a_network_with_copies_and_views(target: str) -> None:
     assert sum(done.busy_cycles.values()) == sum(i.cycles for i in network.program.instructions)
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", COVERAGE)
 def test_networks_replay_as_they_were_compiled(name: str) -> None:
     model, inputs = build(name)
     compiled = enos_compiler.compile(model, inputs, target="hybrid", allow_float=True)
