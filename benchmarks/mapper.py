@@ -1,31 +1,58 @@
 # SPDX-License-Identifier: Apache-2.0
 """How long the optimal mapper takes on the layers of known networks.
 
-python benchmarks/mapper.py [--quick] [--json FILE]
+python benchmarks/mapper.py [--quick] [--growth] [--json FILE]
 
 Eyeriss-like: scratchpads for each tensor in 14 x 12 processing elements, a buffer that weights
 bypass, a memory; every dimension may be spread over both axes. Simba-like: 4 x 4 processing
 elements of 8 banks of 8 lanes, weight stationary. Objective: energy x delay, bandwidth limits
-included.
+included. Whole networks also on the shipped targets, awkward bounds padded, and from their cache.
+
+Times are CPU time of one thread, the kernel compiled and loaded.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import resource
 import statistics
 import sys
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable
 from functools import partial
+from math import prod
 from pathlib import Path
+from typing import TypeVar, cast
 
+from layer_shapes import NETWORKS, distinct
+
+from enos_compiler.cores import map_cache
+from enos_compiler.cores.base import Homes
+from enos_compiler.cores.loopnest import LoopNestCore
+from enos_compiler.cores.target import load_target
+from enos_compiler.ir.choice import Bits, Choice
+from enos_compiler.ir.network import Home, Layer
 from enos_compiler.ir.shape import LayerShape
 from enos_compiler.mapping.engine import available, compile_kernel
+from enos_compiler.mapping.lattice import prime_factors
 from enos_compiler.mapping.machine import ComputeSpec, Machine, NetworkSpec, StorageLevel
 from enos_compiler.mapping.mapper import MapResult, map_layer
 from enos_compiler.mapping.space import MapSpace
 
+PER_LAYER = ("resnet18", "resnet50", "mobilenetv2")
+"""Networks whose layers are timed one by one, on both machines."""
+SMALL = LayerShape(m=4, c=2, p=4, q=4, r=3, s=3)
+LARGE = (
+    LayerShape(m=128, c=128, p=112, q=112, r=3, s=3),
+    LayerShape(n=4, m=1024, c=1024, p=64, q=64, r=3, s=3),
+    LayerShape(m=240, c=240, p=60, q=60, r=3, s=3),
+)
+"""Larger than any layer of the networks, for the law of growth."""
+Row = tuple[LayerShape, float, MapResult]
+Mapper = Callable[[LayerShape], MapResult]
+T = TypeVar("T")
 W, I, O = (frozenset({name}) for name in ("Weights", "Inputs", "Outputs"))  # noqa: E741
 
 
@@ -115,114 +142,159 @@ def simba_like() -> tuple[Machine, MapSpace]:
     return machine, MapSpace.of_machine(machine, spatial=spatial)
 
 
-def conv(m: int, c: int, p: int, r: int, stride: int = 1, g: int = 1) -> LayerShape:
-    """A square convolution of batch one."""
-    return LayerShape(g=g, m=m // g, c=c // g, p=p, q=p, r=r, s=r, stride=(stride, stride))
+def timed(work: Callable[[], T]) -> tuple[T, float]:
+    """A result and the CPU seconds that it took."""
+    start = time.process_time()
+    result = work()
+    return result, time.process_time() - start
 
 
-def resnet(bottleneck: bool) -> Iterator[LayerShape]:
-    """Layers of ResNet-50 or ResNet-18 in order."""
-    yield conv(64, 3, 112, 7, 2)
-    channels, size = 64, 56
-    for stage, blocks in enumerate((3, 4, 6, 3) if bottleneck else (2, 2, 2, 2)):
-        width = 64 << stage
-        for block in range(blocks):
-            stride = 2 if stage and not block else 1
-            out = 4 * width if bottleneck else width
-            if bottleneck:
-                yield conv(width, channels, size, 1)
-            size //= stride
-            yield conv(width, width if bottleneck else channels, size, 3, stride)
-            yield conv(out, width, size, 1 if bottleneck else 3)
-            if channels != out:
-                yield conv(out, channels, size, 1, stride)
-            channels = out
-    yield LayerShape(m=1000, c=channels)
-
-
-def mobilenet_v2() -> Iterator[LayerShape]:
-    """Layers of MobileNetV2 in order."""
-    yield conv(32, 3, 112, 3, 2)
-    channels, size = 32, 112
-    blocks = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1))
-    for widen, out, repeat, first in (*blocks, (6, 160, 3, 2), (6, 320, 1, 1)):
-        for block in range(repeat):
-            stride = first if block == 0 else 1
-            inner = channels * widen
-            if widen > 1:
-                yield conv(inner, channels, size, 1)
-            size //= stride
-            yield conv(inner, inner, size, 3, stride, g=inner)
-            yield conv(out, inner, size, 1)
-            channels = out
-    yield conv(1280, 320, 7, 1)
-    yield LayerShape(m=1000, c=1280)
-
-
-def networks() -> dict[str, list[LayerShape]]:
-    """Distinct layers by network."""
-    return {
-        "resnet18": list(dict.fromkeys(resnet(bottleneck=False))),
-        "resnet50": list(dict.fromkeys(resnet(bottleneck=True))),
-        "mobilenetv2": list(dict.fromkeys(mobilenet_v2())),
-    }
-
-
-def measure(
-    shapes: list[LayerShape], machine: Machine, space: MapSpace, repeat: int
-) -> list[tuple[LayerShape, float, MapResult]]:
+def measure(shapes: Iterable[LayerShape], mapper: Mapper, repeat: int) -> list[Row]:
     """Each layer, its least CPU time in ms over `repeat` runs, and its mapping."""
     rows = []
     for shape in shapes:
-        times = []
-        for _ in range(repeat):
-            start = time.process_time()
-            result = map_layer(shape, machine, space=space, objective="edp")
-            times.append((time.process_time() - start) * 1e3)
-        rows.append((shape, min(times), result))
+        runs = [timed(partial(mapper, shape)) for _ in range(repeat)]
+        rows.append((shape, 1e3 * min(seconds for _, seconds in runs), runs[0][0]))
     return rows
+
+
+def divisor_pairs(shape: LayerShape) -> int:
+    """Pairs of tiles of which one divides the other: what a search edge by edge would visit."""
+    exponents = [e for bound in shape.bounds.values() for _, e in prime_factors(bound)]
+    return prod((e + 1) * (e + 2) // 2 for e in exponents)
+
+
+def growth(rows: Iterable[Row]) -> list[tuple[int, int, int, float, float]]:
+    """Divisor pairs in decades: (exponent, layers, median tiles, median ms, worst ms)."""
+    decades: dict[int, list[Row]] = {}
+    for row in rows:
+        decades.setdefault(len(str(divisor_pairs(row[0]))) - 1, []).append(row)
+    return [
+        (
+            decade,
+            len(found),
+            round(statistics.median(result.certificate.tiles for _, _, result in found)),
+            statistics.median(t for _, t, _ in found),
+            max(t for _, t, _ in found),
+        )
+        for decade, found in sorted(decades.items())
+    ]
+
+
+def target_seconds(name: str, network: str) -> tuple[float, float]:
+    """CPU time of all layers of a network on a shipped target: mapped, then from the disk."""
+    with tempfile.TemporaryDirectory() as folder:
+        target = load_target(name, mapping_cache=folder)
+        core = cast("LoopNestCore", target.cores["array"])
+        home = Home(target.chip.dram)
+        homes, choice = Homes((home,), home), Choice(core.name, "mac", Bits(8, 8, 8))
+
+        def price() -> None:
+            for shape in NETWORKS[network]():
+                layer = Layer("layer", "conv", ("input",), "output", shape=shape, weight="weight")
+                core.cost(layer, choice, homes)
+
+        times = []
+        for _ in range(2):
+            map_cache.forget()
+            times.append(timed(price)[1])
+    return times[0], times[1]
+
+
+def compiled(mappers: Iterable[Callable[..., MapResult]]) -> None:
+    """Have the kernel compiled, or loaded, before anything is timed."""
+    if available() == "numpy":
+        print("compiling the kernel", file=sys.stderr)
+    for mapper in mappers:
+        compile_kernel(partial(mapper, SMALL, engine="numba"))
+
+
+def layer_figures(
+    name: str, machine: Machine, mapper: Mapper, networks: Iterable[str], repeat: int
+) -> tuple[list[Row], dict[str, float]]:
+    """Time networks layer by layer; print a line for each."""
+    rows: list[Row] = []
+    for network in networks:
+        found = measure(distinct(network), mapper, repeat)
+        times = [t for _, t, _ in found]
+        print(
+            f"{machine.name:12} {network:14} {len(found):3} layers"
+            f"  median {statistics.median(times):6.1f} ms  worst {max(times):6.1f} ms"
+            f"  all {sum(times) / 1e3:5.2f} s"
+        )
+        rows += found
+    times = [t for _, t, _ in rows]
+    prefix = "" if name == "eyeriss" else f"{name}_"
+    return rows, {
+        f"{prefix}median_ms": statistics.median(times),
+        f"{prefix}worst_ms": max(times),
+    }
+
+
+def network_figures(mapper: Mapper, networks: Iterable[str]) -> tuple[list[Row], dict[str, float]]:
+    """Map whole networks, every distinct layer once, on the Eyeriss-like machine."""
+    rows: list[Row] = []
+    figures = {}
+    for network in networks:
+        found = measure(distinct(network), mapper, 1)
+        rows += found
+        figures[network] = sum(t for _, t, _ in found) / 1e3
+        print(
+            f"{'eyeriss-like':12} {network:14} {len(found):3} layers  all {figures[network]:5.2f} s"
+        )
+    return rows, figures
 
 
 def main() -> int:
     """Measure, print one line per network and machine, and write the JSON file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="ResNet-18 only, one run a layer")
+    parser.add_argument("--quick", action="store_true", help="ResNets only, one run a layer")
+    parser.add_argument("--growth", action="store_true", help="time by divisor pairs, large layers")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     parser.add_argument("--slowest", type=int, default=0, help="list the slowest layers")
     options = parser.parse_args()
     pairs = {"eyeriss": eyeriss_like(), "simba": simba_like()}
-    small = LayerShape(m=4, c=2, p=4, q=4, r=3, s=3)
-    if available() == "numpy":
-        print("compiling the kernel", file=sys.stderr)
-    for machine, space in pairs.values():
-        compile_kernel(partial(map_layer, small, machine, space=space, engine="numba"))
-    chosen = networks()
+    mappers = {
+        name: partial(map_layer, machine=machine, space=space, objective="edp")
+        for name, (machine, space) in pairs.items()
+    }
+    compiled(mappers.values())
+    networks = list(NETWORKS)
+    per_layer = PER_LAYER
     if options.quick:
-        chosen = {"resnet18": chosen["resnet18"]}
+        networks, per_layer = ["resnet50", "vit_b16"], ("resnet18",)
     figures: dict[str, float | str] = {"engine": available()}
-    proven = total = 0
-    for name, (machine, space) in pairs.items():
-        rows = []
-        for network, shapes in chosen.items():
-            found = measure(shapes, machine, space, 1 if options.quick else 2)
-            times = [t for _, t, _ in found]
-            print(
-                f"{machine.name:12} {network:12} {len(shapes):3} layers"
-                f"  median {statistics.median(times):7.1f} ms  worst {max(times):7.1f} ms"
-            )
-            rows += found
-        times = [t for _, t, _ in rows]
-        prefix = "" if name == "eyeriss" else f"{name}_"
-        figures[f"{prefix}median_ms"] = statistics.median(times)
-        figures[f"{prefix}worst_ms"] = max(times)
-        if name == "eyeriss":
-            figures["network_seconds"] = sum(times[: len(chosen["resnet18"])]) / 1e3
-        proven += sum(result.certificate.optimal for _, _, result in rows)
-        total += len(rows)
-        for shape, t, result in sorted(rows, key=lambda row: -row[1])[: options.slowest]:
+    everything: dict[str, list[Row]] = {}
+    for name, (machine, _) in pairs.items():
+        repeat = 1 if options.quick else 2
+        everything[name], found = layer_figures(name, machine, mappers[name], per_layer, repeat)
+        figures |= found
+        for shape, t, result in sorted(everything[name], key=lambda r: -r[1])[: options.slowest]:
             c = result.certificate
             print(f"  {t:7.1f} ms  {shape}  opened {c.opened} of {c.choices}, {c.tiles} tiles")
-    figures["optimal_of"] = f"{proven}/{total}"
+    rows, seconds = network_figures(mappers["eyeriss"], networks)
+    everything["eyeriss"] += rows
+    figures["network_seconds"] = seconds["resnet50"]
+    figures |= {f"{network}_seconds": s for network, s in seconds.items()}
+    cached: list[float] = []
+    for target in ("eyeriss", "simba"):
+        for network in networks:
+            mapped, again = target_seconds(target, network)
+            cached.append(again)
+            figures[f"{target}_target_{network}_seconds"] = mapped
+            print(f"{target:12} {network:14} mapped {mapped:5.2f} s  from its cache {again:5.3f} s")
+    figures["cached_seconds"] = max(cached)
+    proven = [r.certificate.optimal for rows in everything.values() for _, _, r in rows]
+    figures["optimal_of"] = f"{sum(proven)}/{len(proven)}"
+    if options.growth:
+        for name, mapper in mappers.items():
+            rows = [*everything[name], *measure(LARGE, mapper, 1)]
+            for decade, layers, tiles, median, worst in growth(rows):
+                print(
+                    f"{name:8} 1e{decade} pairs: {layers:3} layers, {tiles:7,} tiles, "
+                    f"median {median:7.1f} ms, worst {worst:7.1f} ms"
+                )
+    figures["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(" ".join(f"{k}={v if isinstance(v, str) else round(v, 3)}" for k, v in figures.items()))
     if options.json:
         options.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")

@@ -59,6 +59,20 @@ class Fanout:
         )
         return max(columns) + vertical
 
+    def served(self, groups: Sequence[Sequence[int]]) -> list[Served]:
+        """Groups by size, with the way to them."""
+        sizes: dict[int, list[Sequence[int]]] = {}
+        for group in groups:
+            sizes.setdefault(len(group), []).append(group)
+        return [
+            ((size, len(members)), len(members), sum(self.hops(group) for group in members))
+            for size, members in sizes.items()
+        ]
+
+
+Served = tuple[tuple[int, int], int, float]
+"""(children that share an access, groups of that size), groups, hops of one element to all."""
+
 
 @dataclass(slots=True)
 class Traffic:
@@ -70,16 +84,11 @@ class Traffic:
     link_transfers: int = 0
     """Elements passed on between neighbours."""
 
-    def add(self, fanout: Fanout, groups: Sequence[Sequence[int]], amount: int) -> None:
-        """Serve `groups`, each with `amount` elements."""
-        sizes: dict[int, list[Sequence[int]]] = {}
-        for group in groups:
-            sizes.setdefault(len(group), []).append(group)
-        for size, members in sizes.items():
-            key = (size, len(members))
-            self.accesses[key] = self.accesses.get(key, 0) + len(members) * amount
-            path = sum(fanout.hops(group) for group in members) * amount
-            self.hops[key] = self.hops.get(key, 0.0) + path
+    def add(self, served: Sequence[Served], amount: int) -> None:
+        """Serve groups of children, each with `amount` elements."""
+        for key, groups, path in served:
+            self.accesses[key] = self.accesses.get(key, 0) + groups * amount
+            self.hops[key] = self.hops.get(key, 0.0) + path * amount
 
 
 def child_offsets(tensor: TensorSpec, loops: Sequence[Loop]) -> tuple[Vector, ...]:
@@ -106,18 +115,25 @@ def spread(fanout: Fanout, steps: Sequence[Step], first: Step) -> Traffic:
     traffic = Traffic()
     everyone = range(fanout.children)
     all_groups = fanout.groups(everyone)
+    all_served = fanout.served(all_groups)
+    forwarded: dict[Vector, tuple[int, list[Served]]] = {}
     for before, now, weight in _pairs(steps, first):
         amount = now.size * weight
         if not amount:
             continue
-        groups = all_groups
-        if before is not None and fanout.forwarding:
-            linked = _linked(fanout, before, now)
-            unlinked = fanout.groups([child for child in everyone if child not in linked])
-            if len(unlinked) < len(all_groups):
-                traffic.link_transfers += len(linked) * amount
-                groups = unlinked
-        traffic.add(fanout, groups, amount)
+        links, served = 0, all_served
+        apart = _distance(before, now) if before is not None and fanout.forwarding else None
+        if apart is not None:
+            if apart not in forwarded:
+                linked = _linked(fanout, apart)
+                unlinked = fanout.groups([child for child in everyone if child not in linked])
+                saves = len(unlinked) < len(all_groups)
+                forwarded[apart] = (
+                    (len(linked), fanout.served(unlinked)) if saves else (0, all_served)
+                )
+            links, served = forwarded[apart]
+        traffic.link_transfers += links * amount
+        traffic.add(served, amount)
     return traffic
 
 
@@ -134,30 +150,35 @@ def _pairs(steps: Sequence[Step], first: Step) -> Iterator[tuple[Step | None, St
         yield outer, inner, again * outer.weight
 
 
-def _linked(fanout: Fanout, before: Step, now: Step) -> set[int]:
-    """Children that need exactly what a mesh neighbour received in the step before."""
-    held = frozenset(before.boxes)
+def _linked(fanout: Fanout, apart: Vector) -> set[int]:
+    """Children with a mesh neighbour that lies just so far from them."""
+    offsets, columns, rows = fanout.offsets, fanout.columns, fanout.rows
     linked = set()
-    for child in range(fanout.children):
-        column, row = fanout.position(child)
-        for dx, dy in ((1, 0), (-1, 0), (0, 1), (0, -1)):
-            x, y = column + dx, row + dy
-            neighbour = y * fanout.columns + x
-            if not (0 <= x < fanout.columns and 0 <= y < fanout.rows):
-                continue
-            if neighbour >= fanout.children:
-                continue
-            shift = tuple(
-                t + a - b
-                for t, a, b in zip(
-                    now.translation, fanout.offsets[child], fanout.offsets[neighbour], strict=True
-                )
-            )
-            moved = frozenset(
-                tuple((low + s, high + s) for (low, high), s in zip(box, shift, strict=True))
-                for box in now.boxes
-            )
-            if moved == held:
+    for child, offset in enumerate(offsets):
+        wanted = tuple(o - a for o, a in zip(offset, apart, strict=True))
+        row, column = divmod(child, columns)
+        for x, y in ((column + 1, row), (column - 1, row), (column, row + 1), (column, row - 1)):
+            neighbour = y * columns + x
+            inside = 0 <= x < columns and 0 <= y < rows and neighbour < len(offsets)
+            if inside and offsets[neighbour] == wanted:
                 linked.add(child)
                 break
     return linked
+
+
+def _distance(before: Step, now: Step) -> Vector | None:
+    """How far a child lies from one that held, a step before, what it needs now; None: nowhere.
+
+    Translation keeps the order of boxes, so the first of either set decides how far they lie apart.
+    """
+    if not before.boxes:
+        return None
+    first, second = min(before.boxes), min(now.boxes)
+    shift = tuple(b[0] - n[0] for b, n in zip(first, second, strict=True))
+    moved = frozenset(
+        tuple((low + s, high + s) for (low, high), s in zip(box, shift, strict=True))
+        for box in now.boxes
+    )
+    if moved != frozenset(before.boxes):
+        return None
+    return tuple(s - t for s, t in zip(shift, now.translation, strict=True))
