@@ -38,6 +38,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from enos_compiler.crossbar.calibrate import calibrate_steps
+from enos_compiler.crossbar.cellnoise import CellNoise
 from enos_compiler.crossbar.convolution import unfold
 from enos_compiler.crossbar.fast import FastConvolution
 from enos_compiler.crossbar.integer import Stored, store
@@ -170,7 +171,7 @@ class CrossbarResNet20:
             shape,
             self.bits,
             steps_log2=steps,
-            read_noise=self.noise * ((1 << self.spec.cell.bits) - 1),
+            read_noise=CellNoise(self.noise),
             seed=self.seed,
             shortcut=False,
         )

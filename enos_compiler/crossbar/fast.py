@@ -9,16 +9,18 @@ oneDNN's quantised convolution, whose rescaling to eight bits *is* the converter
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from math import ceil
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from enos_compiler.crossbar.adc_errors import ConverterErrors
 from enos_compiler.crossbar.blocks import digit_widths
+from enos_compiler.crossbar.cellnoise import CellNoise
 from enos_compiler.crossbar.converters import code_limits
+from enos_compiler.crossbar.fastblock import TOP_LEVEL, Block, make_block
 from enos_compiler.crossbar.fastint8 import QuantizedConvolution, exact_here
-from enos_compiler.crossbar.fastnoise import NormalStream, RowPower
+from enos_compiler.crossbar.fastnoise import FastConverters, NormalStream
 from enos_compiler.crossbar.integer import (
     IntegerMatrix,
     StoredBlock,
@@ -36,22 +38,6 @@ Backend = Literal["int8", "float"]
 EXACT_FLOAT32 = 1 << 24
 
 
-@dataclass(slots=True)
-class _Block:
-    """One row block as a convolution over the channels that it touches."""
-
-    first: int
-    last: int
-    weight: Tensor
-    """(G * parts * S * M', channels, R, S), scaled levels in float32."""
-    power: RowPower
-    reach: float
-    """Largest sum of a column's absolute levels."""
-    level: float
-    """Largest absolute level."""
-    quantized: QuantizedConvolution | None = None
-
-
 class FastConvolution:
     """A convolution on crossbars with its weights in place.
 
@@ -65,12 +51,16 @@ class FastConvolution:
         input_bits: width of the inputs, sign included.
         inputs_signed: inputs carry a sign (float backend).
         steps_log2: ADC step, one exponent or one per slice.
-        read_noise: standard deviation of a cell's conductance in each access, in cell steps; it
-            enters as its exact sum, sigma * sqrt(planes * sum of squared row values) per column.
+        read_noise: error of every cell in each access, as in `nonideal`: its exact sum enters,
+            one normal per column value.
+        converters: what is wrong with the converters, one per group.
         seed: of the read noise.
         pad_code: code outside the input.
         backend: `int8` where it is exact on this processor, or `float`; None chooses.
         shortcut: replace converters that lose nothing by one convolution with the whole weights.
+        round_levels: round perturbed levels to 127 steps of the largest of their column, so that
+            int8 products serve: an error of at most 0.4 % of it, far below any spread of cells
+            that is worth simulating, at a fraction of the time.
     """
 
     def __init__(
@@ -81,11 +71,13 @@ class FastConvolution:
         *,
         inputs_signed: bool = False,
         steps_log2: int | Sequence[int] = 0,
-        read_noise: float = 0.0,
+        read_noise: CellNoise | None = None,
+        converters: Sequence[ConverterErrors] | None = None,
         seed: int = 0,
         pad_code: int = 0,
         backend: Backend | None = None,
         shortcut: bool = True,
+        round_levels: bool = False,
     ) -> None:
         first = matrices[0]
         if len(matrices) != shape.g or first.rows != shape.taps or first.outputs != shape.m:
@@ -97,7 +89,9 @@ class FastConvolution:
         self.spec, self.layout, self.shape = first.spec, first.layout, shape
         self.outputs = first.outputs + first.unit_column
         self.unit_column, self.floor = first.unit_column, floor_per_input(first)
-        self.noise, self.pad_code = read_noise, pad_code
+        self.noise = read_noise if read_noise is not None and read_noise.sigma else None
+        self.pad_code = pad_code
+        self.on_level = (1 << self.spec.cell.bits) - 1 + first.floor_level
         self.normals = NormalStream(seed)
         self.signed_inputs = inputs_signed
         slices = self.layout.slices
@@ -107,7 +101,7 @@ class FastConvolution:
         ideal = self.spec.adc.law == "ideal"
         if ideal:
             self.steps = (0,) * slices
-        exact = shortcut and not read_noise
+        exact = shortcut and self.noise is None and converters is None
         self.joined = exact and (ideal or self._loses_nothing(matrices, input_bits))
         """No converter is left: one convolution with the whole weights and inputs."""
         self.magnitude = input_bits - inputs_signed
@@ -122,7 +116,11 @@ class FastConvolution:
         self.parts = self.layout.planes
         if self.parts == 2 and (self.spec.subtract_before_adc or self.joined):
             self.parts = 1
-        self.blocks = [self._block(matrices, i) for i in range(len(matrices[0].blocks))]
+        self.converters = None if converters is None else FastConverters(converters, self.parts)
+        self.blocks = [
+            make_block(matrices, i, shape, self.steps, parts=self.parts, rounded=round_levels)
+            for i in range(len(matrices[0].blocks))
+        ]
         self.backend = backend or self._best_backend()
         self.dtype = self._accumulator_type()
 
@@ -140,62 +138,17 @@ class FastConvolution:
         widest = max(max(n) for n in need)
         return exact and not any(self.steps) and widest <= self.spec.adc.bits
 
-    def _block(self, matrices: Sequence[IntegerMatrix], index: int) -> _Block:
-        import torch
-
-        shape = self.shape
-        rows = matrices[0].blocks[index].rows
-        kernel = shape.r * shape.s
-        first, last = rows.start // kernel, ceil(rows.stop / kernel)
-        groups = []
-        for matrix in matrices:
-            planes = []
-            for scale, levels in zip(self.steps, matrix.blocks[index].levels, strict=True):
-                joint = levels[:1] - levels[1:] if self.parts < len(levels) else levels
-                planes.append(joint * 2.0**-scale)
-            groups.append(np.stack(planes, axis=1))
-        stacked = np.stack(groups)  # (G, parts, slices, rows, columns)
-        full = np.zeros((*stacked.shape[:3], (last - first) * kernel, self.outputs))
-        offset = rows.start - first * kernel
-        count = rows.stop - rows.start
-        full[..., offset : offset + count, :] = stacked
-        mask = np.zeros((shape.g, (last - first) * kernel))
-        mask[:, offset : offset + count] = 1
-        taps = (last - first, shape.r, shape.s)
-        weight = np.moveaxis(full, 4, 3).reshape(-1, *taps)
-        unscaled = stacked * np.exp2(np.array(self.steps))[None, None, :, None, None]
-        return _Block(
-            first,
-            last,
-            torch.from_numpy(weight.astype(np.float32)),
-            RowPower(torch.from_numpy(mask.reshape(-1, *taps).astype(np.float32))),
-            float(np.abs(unscaled).sum(axis=3).max(initial=0.0)),
-            float(np.abs(unscaled).max(initial=0.0)),
-        )
-
     @property
     def _digit_top(self) -> int:
         return (1 << max(self.digits)) - 1
 
     def _best_backend(self) -> Backend:
         """int8 where levels, digits and the pairwise sums of the processor's product fit."""
-        exact = all(bool((w == w.round()).all()) for w in (self._levels(b) for b in self.blocks))
-        top = max(b.level for b in self.blocks)
-        fits = exact and not self.signed_inputs and top <= 127 and self._digit_top <= 255
-        reach = max(b.reach for b in self.blocks) * self._digit_top < EXACT_FLOAT32
+        exact = all(bool((b.levels == b.levels.round()).all()) for b in self.blocks)
+        top = max(float(b.levels.abs().max()) for b in self.blocks)
+        fits = exact and not self.signed_inputs and top <= TOP_LEVEL and self._digit_top <= 255
+        reach = max(b.whole_reach for b in self.blocks) * self._digit_top < EXACT_FLOAT32
         return "int8" if fits and reach and exact_here(int(top), self._digit_top) else "float"
-
-    def _levels(self, block: _Block) -> Tensor:
-        """Integer levels of a block: the weights without the steps."""
-        import torch
-
-        return block.weight * torch.exp2(self._steps_per_channel())[:, None, None, None]
-
-    def _steps_per_channel(self) -> Tensor:
-        import torch
-
-        steps = torch.tensor(self.steps, dtype=torch.float32)
-        return steps.repeat_interleave(self.outputs).repeat(self.shape.g * self.parts)
 
     def _accumulator_type(self) -> Any:
         """float32 while every partial sum of codes is exact in it."""
@@ -218,9 +171,9 @@ class FastConvolution:
             planes = self._planes(x)
             n = x.shape[0]
             total: Tensor | None = None
-            for block in self.blocks:
+            for number, block in enumerate(self.blocks):
                 part = self._channels(planes, block)
-                codes = self._codes(block, part, padding)
+                codes = self._codes(number, part, padding)
                 total = self._shift_add(codes, n, total)
             if total is None:
                 raise SpecError("the matrix has no rows", place="matrices", remedy="C * R * S >= 1")
@@ -255,7 +208,7 @@ class FastConvolution:
             plane.copy_(digit if sign is None else digit * sign)
         return out
 
-    def _channels(self, planes: Tensor, block: _Block) -> Tensor:
+    def _channels(self, planes: Tensor, block: Block) -> Tensor:
         """The channels that a block's rows lie in, of every group."""
         import torch
 
@@ -274,93 +227,164 @@ class FastConvolution:
             x, weight, None, shape.stride, tuple(padding), shape.dilation, shape.g
         )
 
-    def _quantized(self, block: _Block, x: Tensor, padding: list[int], kind: Any) -> Tensor:
+    def _quantized(self, block: Block, x: Tensor, padding: list[int], kind: Any) -> Tensor:
         """Int8 convolution of oneDNN: column sums in ADC steps, rounded and clipped to `kind`."""
-        import torch
-
         if block.quantized is None:
             shape = self.shape
-            levels, scales = self._levels(block), torch.exp2(-self._steps_per_channel())
             block.quantized = QuantizedConvolution(
-                levels, scales, shape.stride, padding, shape.dilation, shape.g
+                block.levels, block.scale, shape.stride, padding, shape.dilation, shape.g
             )
         return block.quantized(x, kind)
 
-    def _codes(self, block: _Block, x: Tensor, padding: list[int]) -> Tensor:
-        """Codes of one block, (K * N, G * parts * S * M', P, Q)."""
+    def _sums(self, block: Block, x: Tensor, padding: list[int]) -> Tensor:
+        """Column sums of one block in ADC steps, with all that is wrong with them, float."""
         import torch
 
-        ideal = self.spec.adc.law == "ideal"
-        narrow = self.spec.adc.bits <= 8 and not (self.noise or self.joined or ideal)
-        if self.backend == "int8" and narrow:
-            codes = self._quantized(block, x, padding, torch.int8 if self.both else torch.uint8)
-            if self.both or self.spec.adc.bits < 8:
-                codes = codes.clamp_(self.low, self.high)
-            return codes
         if self.backend == "int8":
             sums = self._quantized(block, x, padding, torch.float32)
         else:
             exact = block.reach * self._digit_top < EXACT_FLOAT32
             kind = torch.float32 if exact else torch.float64
-            sums = self._conv(x.to(kind), block.weight.to(kind), padding)
-        if self.noise:
+            sums = self._conv(x.to(kind), block.weight(kind), padding)
+        if self.noise is not None:
             self._add_noise(sums, block, x, padding)
-        if self.joined or ideal:
-            return sums
-        return sums.round_().clamp_(self.low, self.high)
+        return sums
 
-    def _add_noise(self, sums: Tensor, block: _Block, x: Tensor, padding: list[int]) -> None:
-        """Add the access's noise in place: one normal per column, scaled by the rows' norm."""
+    def _codes(self, number: int, x: Tensor, padding: list[int]) -> Tensor:
+        """Codes of one block, (K * N, G * parts * S * M', P, Q)."""
         import torch
+
+        block = self.blocks[number]
+        unconverted = self.joined or self.spec.adc.law == "ideal"
+        clean = self.noise is None and self.converters is None and not unconverted
+        if self.backend == "int8" and self.spec.adc.bits <= 8 and clean:
+            codes = self._quantized(block, x, padding, torch.int8 if self.both else torch.uint8)
+            if self.both or self.spec.adc.bits < 8:
+                codes = codes.clamp_(self.low, self.high)
+            return codes
+        sums = self._sums(block, x, padding)
+        if self.converters is not None:
+            sums = self.converters.distort(sums, number)
+        return sums if unconverted else sums.round_().clamp_(self.low, self.high)
+
+    def saturation(self, x: Tensor) -> tuple[int, int]:
+        """Return how many conversions of codes (N, G * C, H, W) clip, and how many there are."""
+        import torch
+
+        clipped = conversions = 0
+        if self.joined or self.spec.adc.law == "ideal":
+            return 0, 0
+        with torch.inference_mode():
+            x, padding = self._padded(x)
+            planes = self._planes(x)
+            for number, block in enumerate(self.blocks):
+                sums = self._sums(block, self._channels(planes, block), padding)
+                if self.converters is not None:
+                    sums = self.converters.distort(sums, number)
+                sums.round_()
+                clipped += int(((sums < self.low) | (sums > self.high)).sum())
+                conversions += sums.numel()
+        return clipped, conversions
+
+    def _add_noise(self, sums: Tensor, block: Block, x: Tensor, padding: list[int]) -> None:
+        """Add the access's noise in place: one normal per column, scaled by what conducts."""
+        import torch
+
+        noise = self.noise
+        if noise is None:
+            return
 
         def conv(lines: Tensor, weight: Tensor) -> Tensor:
             return self._conv(lines, weight, padding)
 
-        values = x.to(torch.float32)
-        if max(self.digits) > self.access_width:
-            accesses = len(digit_widths(self.magnitude, self.access_width))
-            powers = [
-                block.power(self._digit(values, k), conv).mul_(4.0 ** (k * self.access_width))
-                for k in range(accesses)
-            ]
-            power = torch.stack(powers).sum(0)
-        else:
-            power = block.power(values, conv)
-        planes = self.layout.planes if self.parts == 1 else 1
-        uniform = len(set(self.steps)) == 1
-        scale = 2.0 ** -self.steps[0] if uniform else 1.0
-        spread = power.sqrt_().mul_(self.noise * planes**0.5 * scale)
+        accesses = len(digit_widths(max(self.digits), self.access_width))
+        power: Tensor | None = None
+        for k in range(accesses):
+            values = x.to(torch.float32, copy=True) if accesses == 1 else self._digit(x, k)
+            if noise.kind == "proportional":
+                part = conv(values.mul_(values), block.squares)
+            else:
+                part = block.power(values, conv, padding)
+            if power is None:
+                power = part
+            else:
+                power.add_(part, alpha=4.0 ** (k * self.access_width))
+        if power is None:
+            raise SpecError("the inputs have no digits", place="input_bits", remedy="1 or more")
+        spread = power.sqrt_().mul_(self._noise_level)
         n, channels, rows, columns = sums.shape
         draw = self.normals.draw(sums.numel()).view(n, rows, columns, channels).permute(0, 3, 1, 2)
-        if not uniform:
+        if len(set(self.steps)) > 1:
             draw *= torch.exp2(-self._steps_per_channel())[:, None, None]
+        if noise.kind == "proportional":
+            sums.addcmul_(draw, spread)
+            return
         split = (n, self.shape.g, -1, rows, columns)
         sums.view(split).addcmul_(draw.view(split), spread.unsqueeze(2))
 
-    def _digit(self, values: Tensor, k: int) -> Tensor:
+    @property
+    def _noise_level(self) -> float:
+        """Spread of a cell in ADC steps, both cells of a pair together.
+
+        Proportional noise has it relative, and the cells' sizes in its power.
+        """
+        if self.noise is None:
+            return 0.0
+        scale = 2.0 ** -self.steps[0] if len(set(self.steps)) == 1 else 1.0
+        if self.noise.kind == "proportional":
+            return self.noise.sigma * scale
+        planes = self.layout.planes if self.parts == 1 else 1
+        return self.noise.sigma * self.on_level * planes**0.5 * scale
+
+    def _digit(self, x: Tensor, k: int) -> Tensor:
         """Row values of access k where the digits are summed in analog."""
+        import torch
+
         scale = 2.0 ** (k * self.access_width)
-        return (values.abs() / scale).floor_().remainder_(2.0**self.access_width)
+        values = x.to(torch.float32).abs()
+        return (values / scale).floor_().remainder_(2.0**self.access_width)
 
     def _shift_add(self, codes: Tensor, n: int, total: Tensor | None) -> Tensor:
         """Add up digits, slices and parts of one block's codes, (N, G * M', P, Q)."""
-        extent = (self.shape.g, self.parts, self.slices, self.outputs)
-        pieces = codes.view(len(self.digits), n, *extent, *codes.shape[2:])
-        for k in range(len(self.digits)):
-            for p in range(self.parts):
-                for s in range(self.slices):
-                    place = s * self.spec.cell.bits
-                    factor = (1 - 2 * p) * (1 << (place + k * self.digit_width + self.steps[s]))
-                    piece = pieces[k, :, :, p, s].flatten(1, 2)
-                    if total is None:
-                        fresh = piece.shape == codes.shape and codes.dtype == self.dtype
-                        total = codes if fresh else self._copied(piece)
-                        if factor != 1:
-                            total *= factor
-                    else:
-                        total.add_(piece, alpha=factor)
+        summed = self._over_digits(codes, n)
+        extent = (n, self.shape.g, self.parts, self.slices, self.outputs)
+        pieces = summed.view(*extent, *summed.shape[2:])
+        for p in range(self.parts):
+            for s in range(self.slices):
+                factor = (1 - 2 * p) * (1 << (s * self.spec.cell.bits + self.steps[s]))
+                piece = pieces[:, :, p, s].flatten(1, 2)
+                if total is None:
+                    fresh = piece.shape == summed.shape and summed.dtype == self.dtype
+                    total = summed if fresh else self._copied(piece)
+                    if factor != 1:
+                        total *= factor
+                else:
+                    total.add_(piece, alpha=factor)
         if total is None:
-            raise SpecError("the inputs have no digits", place="input_bits", remedy="1 or more")
+            raise SpecError("the matrix has no slices", place="matrices", remedy="1 or more")
+        return total
+
+    def _over_digits(self, codes: Tensor, n: int) -> Tensor:
+        """Add up the digits of all channels, (N, channels, P, Q).
+
+        Digits lie one behind the other in memory, so this is the fast half of the shift-and-add;
+        bytes are summed in 16 bits where the largest codes fit.
+        """
+        import torch
+
+        if len(self.digits) == 1:
+            return codes
+        parts = codes.split(n)
+        if codes.dtype in (torch.int8, torch.uint8):
+            places = sum(1 << (k * self.digit_width) for k in range(len(self.digits)))
+            fits = max(abs(self.low), self.high) * places < 1 << 15
+            total = parts[0].to(torch.int16 if fits else self.dtype)
+        else:
+            total = parts[0].to(self.dtype)
+        spare = torch.empty_like(total)
+        for k, part in enumerate(parts[1:], 1):
+            same = part if part.dtype == total.dtype else spare.copy_(part)
+            total.add_(same, alpha=1 << (k * self.digit_width))
         return total
 
     def _copied(self, piece: Tensor) -> Tensor:

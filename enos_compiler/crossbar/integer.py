@@ -24,8 +24,8 @@ Floats = npt.NDArray[np.float64]
 Form = Literal["signed", "unsigned", "binary"]
 ColumnHook = Callable[[Floats, Floats, Floats, int], Floats]
 """(sums (parts, columns, B), planes, row values (rows, B), block) -> sums: an analog error."""
-CodeHook = Callable[[Floats, int], Floats]
-"""(column values in ADC steps, block) -> the same with the converter's own errors."""
+CodeHook = Callable[[Floats, int, int], Floats]
+"""(column values in ADC steps, block, slice) -> the same with the converter's own errors."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,10 +285,11 @@ def read(
 
     ideal = adc.law == "ideal"
 
-    def convert(sums: Floats, step: int, block: int) -> npt.NDArray[Any]:
+    def convert(sums: Floats, index: int, block: int) -> npt.NDArray[Any]:
+        step = steps[index]
         values: npt.NDArray[Any] = sums * 2.0**-step
         if code_hook is not None:
-            values = code_hook(values, block)
+            values = code_hook(values, block, index)
         if not ideal:
             values = np.clip(np.rint(values), low, high).astype(np.int64) * (1 << step)
         return np.asarray(values[0] - values[1] if len(values) == 2 else values[0])
@@ -303,11 +304,11 @@ def read(
             for place, digit in parts:
                 sums = column_sums(matrix, levels, digit, number, column_hook)
                 if adc.per_digit:
-                    total += convert(sums, steps[i], number) * (slice_value << place)
+                    total += convert(sums, i, number) * (slice_value << place)
                 else:
                     analog = analog + sums * 2.0**place
             if not adc.per_digit:
-                total += convert(analog, steps[i], number) * slice_value
+                total += convert(analog, i, number) * slice_value
     return _recover(matrix, np.rint(total).astype(np.int64) if ideal else total, x)
 
 

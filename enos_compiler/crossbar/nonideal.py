@@ -13,15 +13,14 @@ from math import inf
 import numpy as np
 import numpy.typing as npt
 
+from enos_compiler.crossbar.adc_errors import AdcErrors, ConverterErrors
 from enos_compiler.crossbar.blocks import IntArray
 from enos_compiler.crossbar.cellnoise import CellNoise
 from enos_compiler.crossbar.integer import (
-    CodeHook,
     ColumnHook,
     IntegerMatrix,
     StoredBlock,
     read,
-    sums_signed,
 )
 from enos_compiler.crossbar.pcm import PcmModel
 from enos_compiler.crossbar.spec import WireSpec
@@ -123,24 +122,6 @@ class CapacitorMismatch:
 
 
 @dataclass(frozen=True, slots=True)
-class AdcErrors:
-    """Offset and integral non-linearity of every converter, in LSB.
-
-    The offset is normal per converter; the INL is a cubic and a parabola over the code range with
-    normal amplitudes, zero at both ends, whose peak is `inl_lsb` at one standard deviation.
-    Source: static error model of a converter (textbook form, reconstructed).
-    """
-
-    offset_lsb: float = 0.0
-    inl_lsb: float = 0.0
-
-    def __post_init__(self) -> None:
-        """Refuse negative spreads."""
-        _not_negative(self.offset_lsb, "adc.offset_lsb")
-        _not_negative(self.inl_lsb, "adc.inl_lsb")
-
-
-@dataclass(frozen=True, slots=True)
 class ArrayWires:
     """Wire resistance in the integer model.
 
@@ -207,7 +188,7 @@ class Device:
 
     matrix: IntegerMatrix
     column_hook: ColumnHook | None
-    code_hook: CodeHook | None
+    converters: ConverterErrors | None
 
     def read(
         self,
@@ -225,7 +206,7 @@ class Device:
             inputs_signed=inputs_signed,
             steps_log2=steps_log2,
             column_hook=self.column_hook,
-            code_hook=self.code_hook,
+            code_hook=None if self.converters is None else self.converters.distort,
         )
 
 
@@ -260,21 +241,19 @@ def make_device(
     )
     floor = _floor(errors)
     top = (1 << matrix.spec.cell.bits) - 1
+    converters = None
+    if errors.adc is not None:
+        converters = errors.adc.draw(matrix, streams["adc"], inputs_signed=inputs_signed)
     device = replace(matrix, blocks=blocks, floor_level=top * floor / (1 - floor))
     return Device(
         device,
         _read_noise_hook(device, errors, streams["read_noise"]),
-        _adc_hook(device, errors, streams["adc"], inputs_signed),
+        converters,
     )
 
 
 def _floor(errors: NonIdealities) -> float:
     return 1 / errors.on_off_ratio
-
-
-def full_level(matrix: IntegerMatrix, errors: NonIdealities) -> float:
-    """Return the on conductance in cell steps; the floor of a finite on/off ratio widens it."""
-    return ((1 << matrix.spec.cell.bits) - 1) / (1 - _floor(errors))
 
 
 def _perturb(
@@ -337,7 +316,7 @@ def _read_noise_hook(
     noise = errors.read_noise
     if noise is None or not noise.sigma:
         return None
-    full = full_level(matrix, errors)
+    full = (1 << matrix.spec.cell.bits) - 1 + matrix.floor_level
 
     def add(sums: Floats, levels: Floats, x: Floats, block: int) -> Floats:
         del block
@@ -350,28 +329,3 @@ def _read_noise_hook(
         return np.asarray(sums + spread * rng.standard_normal(sums.shape))
 
     return add
-
-
-def _adc_hook(
-    matrix: IntegerMatrix,
-    errors: NonIdealities,
-    rng: np.random.Generator,
-    inputs_signed: bool,
-) -> CodeHook | None:
-    model = errors.adc
-    if model is None or not (model.offset_lsb or model.inl_lsb):
-        return None
-    shared = matrix.spec.adc.columns_per_adc
-    columns = matrix.blocks[0].levels[0].shape[2]
-    unit = np.arange(columns) // shared
-    draws = rng.standard_normal((len(matrix.blocks), 3, 2, int(unit[-1]) + 1))[..., unit]
-    both = sums_signed(matrix, inputs_signed)
-    top = float((1 << (matrix.spec.adc.bits - both)) - 1)
-
-    def distort(values: Floats, block: int) -> Floats:
-        offset, bow, ess = draws[block][:, : len(values), :, None]
-        t = np.clip(values / top, -1.0, 1.0) if both else np.clip(2 * values / top - 1, -1.0, 1.0)
-        curve = bow * (1 - t**2) + ess * 1.5 * 3**0.5 * t * (1 - t**2)
-        return np.asarray(values + model.offset_lsb * offset + model.inl_lsb * curve)
-
-    return distort

@@ -10,12 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from enos_compiler.crossbar.adc_errors import ConverterErrors
 from enos_compiler.crossbar.blocks import IntArray
 from enos_compiler.crossbar.calibrate import Rule, calibrate_steps
 from enos_compiler.crossbar.convolution import unfold
 from enos_compiler.crossbar.fast import FastConvolution
 from enos_compiler.crossbar.integer import Form, IntegerMatrix, Stored, store
-from enos_compiler.crossbar.nonideal import NonIdealities, full_level, make_device
+from enos_compiler.crossbar.nonideal import NonIdealities, make_device
 from enos_compiler.crossbar.spec import CrossbarSpec
 from enos_compiler.errors import RefusalError
 from enos_compiler.evaluate.layers import kernel, layer_step, layer_terms, to_images
@@ -189,26 +190,27 @@ class ArraySums:
         self.offset: IntArray | None = None
         if term.zero_point and not term.reads_sign:
             self.offset = term.zero_point * kernel(product.weight, shape).sum(axis=(1, 2, 3))
-        noise = 0.0
+        converters: list[ConverterErrors] = []
         if errors is not None and errors.names:
             devices = [
                 make_device(matrix, errors, part)
                 for matrix, part in zip(matrices, seed.spawn(len(matrices)), strict=True)
             ]
             matrices = [device.matrix for device in devices]
-            if errors.read_noise is not None:
-                noise = errors.read_noise.sigma * full_level(matrices[0], errors)
-        self._convolution = FastConvolution(
+            converters = [d.converters for d in devices if d.converters is not None]
+        self.convolution = FastConvolution(
             matrices,
             shape,
             term.input_bits,
             steps_log2=term.steps,
-            read_noise=noise,
+            read_noise=errors.read_noise if errors else None,
+            converters=converters or None,
             seed=int(seed.generate_state(1)[0]),
             pad_code=term.pad,
+            round_levels=True,
         )
 
     def __call__(self, codes: Tensor) -> Tensor:
         """Return the sums."""
-        first, *negative = (self._convolution(x) for x in self._term.row_values(codes))
+        first, *negative = (self.convolution(x) for x in self._term.row_values(codes))
         return first - negative[0] if negative else first

@@ -64,7 +64,7 @@ def test_conversions_are_those_that_the_engine_makes(layer: tuple[Any, ...], sig
     spec, shape, operator, weight_bits, input_bits = layer
     counted = 0
 
-    def count(values: np.ndarray, _: int) -> np.ndarray:
+    def count(values: np.ndarray, *_: int) -> np.ndarray:
         nonlocal counted
         counted += values.size
         return values

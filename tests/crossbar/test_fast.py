@@ -13,13 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from enos_compiler.crossbar.calibrate import calibrate_steps
-from enos_compiler.crossbar.cellnoise import CellNoise
 from enos_compiler.crossbar.convolution import unfold
 from enos_compiler.crossbar.fast import FastConvolution
 from enos_compiler.crossbar.fastint8 import exact_here
-from enos_compiler.crossbar.fastnoise import NormalStream
 from enos_compiler.crossbar.integer import Stored, read, store
-from enos_compiler.crossbar.nonideal import NonIdealities, make_device
 from enos_compiler.crossbar.spec import AdcSpec, CellSpec, CrossbarSpec, DacSpec
 from enos_compiler.errors import SpecError
 from enos_compiler.ir.shape import LayerShape
@@ -127,68 +124,6 @@ def test_the_quantised_convolution_is_the_converter(cell_bits: int, digit_bits: 
         pytest.skip("this build of torch has no quantised convolution that is exact here")
     assert fast.backend == "int8"
     assert np.array_equal(fast(torch.from_numpy(x)).numpy().astype(np.int64), plain)
-
-
-def test_read_noise_has_the_stated_spread() -> None:
-    """Without converter: sigma * sqrt(2 sum x^2) per column of a pair, mean the product."""
-    rng = np.random.default_rng(3)
-    spec = CrossbarSpec(
-        rows=64,
-        columns=8,
-        cell=CellSpec(bits=7),
-        dac=DacSpec(digit_bits=None),
-        adc=AdcSpec(law="ideal"),
-    )
-    shape = LayerShape(n=1, m=4, c=32)
-    matrix = store(spec, Stored(rng.integers(-127, 128, (4, 32)), 8))
-    x = rng.integers(0, 128, (1, 32, 1, 1))
-    many = torch.from_numpy(x).repeat(6000, 1, 1, 1)
-    y, again, other = (
-        FastConvolution([matrix], shape, 7, read_noise=3.0, seed=s)(many).numpy()[:, :, 0, 0]
-        for s in (1, 1, 2)
-    )
-    assert np.array_equal(y, again)
-    assert not np.array_equal(y, other)
-    spread = 3.0 * np.sqrt(2 * (x**2).sum())
-    assert y.std(axis=0) == pytest.approx(spread, rel=0.05)
-    assert y.mean(axis=0) == pytest.approx(
-        read(matrix, x[0, :, :, 0], 7)[:, 0], abs=5 * spread / np.sqrt(6000)
-    )
-
-
-@pytest.mark.parametrize("per_digit", [True, False])
-def test_read_noise_is_that_of_the_integer_model(per_digit: bool) -> None:
-    """Two row blocks that cut through channels, slices, digits: equal spread at every position."""
-    rng = np.random.default_rng(5)
-    spec = CrossbarSpec(
-        rows=20,
-        columns=16,
-        cell=CellSpec(bits=2),
-        dac=DacSpec(digit_bits=2),
-        adc=AdcSpec(law="ideal", per_digit=per_digit),
-    )
-    shape = LayerShape(n=3000, m=2, c=4, p=2, q=2, r=3, s=3, padding=(1, 1, 0, 0))
-    matrix = store(spec, Stored(rng.integers(-7, 8, (2, 36)), 4))
-    x = np.repeat(rng.integers(0, 16, (1, 4, 3, 3)), 3000, axis=0)
-    device = make_device(matrix, NonIdealities(read_noise=CellNoise(0.5)), 3)
-    plain = device.read(unfold(x, shape)[0], 4).reshape(2, 3000, 4)
-    fast = FastConvolution([matrix], shape, 4, read_noise=0.5 * 3, seed=1)
-    ours = fast(torch.from_numpy(x)).numpy().reshape(3000, 2, 4)
-    assert ours.std(axis=0) == pytest.approx(plain.std(axis=1), rel=0.08)
-    assert len(set(plain.std(axis=1).round(1).ravel())) > 2
-
-
-def test_normals_do_not_depend_on_the_threads() -> None:
-    before = torch.get_num_threads()
-    try:
-        torch.set_num_threads(1)
-        serial = NormalStream(3).draw(1 << 16)
-        torch.set_num_threads(2)
-        assert torch.equal(NormalStream(3).draw(1 << 16), serial)
-    finally:
-        torch.set_num_threads(before)
-    assert serial.std().item() == pytest.approx(1, abs=0.02)
-    assert serial.mean().item() == pytest.approx(0, abs=0.02)
 
 
 def test_matrices_that_do_not_fit_the_shape_are_refused() -> None:

@@ -330,7 +330,7 @@ def test_least_error_steps_are_the_best_of_all(
 
         def error(exponent: int, sums: Any = sums) -> float:
             codes = [min(max(round(v / 2**exponent), -top if both else 0), top) for v in sums]
-            return sum((c * 2**exponent - v) ** 2 for c, v in zip(codes, sums, strict=True))
+            return float(sum((c * 2**exponent - v) ** 2 for c, v in zip(codes, sums, strict=True)))
 
         assert error(step) == min(error(e) for e in range(16))
     wide = replace(matrix, spec=replace(matrix.spec, adc=replace(spec.adc, bits=24)))

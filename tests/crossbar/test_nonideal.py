@@ -174,14 +174,14 @@ def test_converter_errors_stay_within_the_curve() -> None:
     spec = replace(spec, encoding="offset", adc=AdcSpec(bits=8, columns_per_adc=4))
     matrix = store(spec, Stored(np.full((8, 1), 8), 4, "unsigned"))
     offsets = make_device(matrix, NonIdealities(adc=AdcErrors(offset_lsb=3.0)), 2)
-    assert offsets.code_hook is not None
-    zero = offsets.code_hook(np.zeros((1, 8, 1)), 0)[0, :, 0]
+    assert offsets.converters is not None
+    zero = offsets.converters.distort(np.zeros((1, 8, 1)), 0, 0)[0, :, 0]
     assert len(set(zero[:4])) == len(set(zero[4:])) == 1
     assert zero[0] != zero[4]
     bent = make_device(matrix, NonIdealities(adc=AdcErrors(inl_lsb=3.0)), 2)
-    assert bent.code_hook is not None
+    assert bent.converters is not None
     sweep = np.linspace(0, 255, 256)
-    curve = bent.code_hook(np.broadcast_to(sweep, (1, 8, 256)), 0)[0] - sweep
+    curve = bent.converters.distort(np.broadcast_to(sweep, (1, 8, 256)), 0, 0)[0] - sweep
     assert curve[:, [0, -1]] == pytest.approx(0)
     assert np.abs(curve).max() > 0.5
 
