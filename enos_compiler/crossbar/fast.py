@@ -150,6 +150,12 @@ class FastConvolution:
         reach = max(b.whole_reach for b in self.blocks) * self._digit_top < EXACT_FLOAT32
         return "int8" if fits and reach and exact_here(int(top), self._digit_top) else "float"
 
+    def _steps_per_channel(self) -> Tensor:
+        import torch
+
+        steps = torch.tensor(self.steps, dtype=torch.float32)
+        return steps.repeat_interleave(self.outputs).repeat(self.shape.g * self.parts)
+
     def _accumulator_type(self) -> Any:
         """float32 while every partial sum of codes is exact in it."""
         import torch
@@ -334,7 +340,7 @@ class FastConvolution:
         if self.noise.kind == "proportional":
             return self.noise.sigma * scale
         planes = self.layout.planes if self.parts == 1 else 1
-        return self.noise.sigma * self.on_level * planes**0.5 * scale
+        return float(self.noise.sigma * self.on_level * planes**0.5 * scale)
 
     def _digit(self, x: Tensor, k: int) -> Tensor:
         """Row values of access k where the digits are summed in analog."""
@@ -374,7 +380,7 @@ class FastConvolution:
 
         if len(self.digits) == 1:
             return codes
-        parts = codes.split(n)
+        parts = torch.split(codes, n)
         if codes.dtype in (torch.int8, torch.uint8):
             places = sum(1 << (k * self.digit_width) for k in range(len(self.digits)))
             fits = max(abs(self.low), self.high) * places < 1 << 15

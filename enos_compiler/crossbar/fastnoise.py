@@ -114,7 +114,7 @@ class RowPower:
         self._edges = [i for i, w in enumerate(whole) if not w]
         lines = [inner[0], *self._edges] if inner else self._edges
         self._weight = torch.cat([mask[:, i : i + 1] for i in lines], dim=1)
-        self._bands: dict[tuple[int, int, int, int], tuple[Tensor, Tensor]] = {}
+        self._bands: dict[tuple[int, ...], tuple[Tensor, Tensor]] = {}
 
     def __call__(
         self,

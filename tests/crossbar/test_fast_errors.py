@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from enos_compiler.crossbar.adc_errors import AdcErrors
 from enos_compiler.crossbar.cellnoise import CellNoise
 from enos_compiler.crossbar.convolution import unfold
 from enos_compiler.crossbar.fast import FastConvolution
@@ -19,7 +20,7 @@ from enos_compiler.crossbar.fastblock import make_block
 from enos_compiler.crossbar.fastint8 import exact_here
 from enos_compiler.crossbar.fastnoise import POOL, NormalStream, RowPower
 from enos_compiler.crossbar.integer import IntegerMatrix, Stored, StoredBlock, read, store
-from enos_compiler.crossbar.nonideal import AdcErrors, NonIdealities, make_device
+from enos_compiler.crossbar.nonideal import NonIdealities, make_device
 from enos_compiler.crossbar.spec import AdcSpec, CellSpec, CrossbarSpec, DacSpec
 from enos_compiler.ir.shape import LayerShape
 
@@ -55,7 +56,10 @@ def test_read_noise_has_the_stated_spread() -> None:
 
 @pytest.mark.parametrize("kind", ["independent", "proportional"])
 @pytest.mark.parametrize("per_digit", [True, False])
-def test_read_noise_is_that_of_the_integer_model(per_digit: bool, kind: str) -> None:
+@pytest.mark.parametrize("steps", [(0, 0), (2, 1)])
+def test_read_noise_is_that_of_the_integer_model(
+    per_digit: bool, kind: str, steps: tuple[int, int]
+) -> None:
     """Two row blocks that cut through channels, slices, digits: equal spread at every position."""
     rng = np.random.default_rng(5)
     spec = CrossbarSpec(
@@ -63,15 +67,15 @@ def test_read_noise_is_that_of_the_integer_model(per_digit: bool, kind: str) -> 
         columns=16,
         cell=CellSpec(bits=2),
         dac=DacSpec(digit_bits=2),
-        adc=AdcSpec(law="ideal", per_digit=per_digit),
+        adc=AdcSpec(bits=12, law="sign_magnitude" if any(steps) else "ideal", per_digit=per_digit),
     )
     shape = LayerShape(n=3000, m=2, c=4, p=2, q=2, r=3, s=3, padding=(1, 1, 0, 0))
     matrix = store(spec, Stored(rng.integers(-7, 8, (2, 36)), 4))
     x = np.repeat(rng.integers(0, 16, (1, 4, 3, 3)), 3000, axis=0)
     noise = CellNoise(0.5, kind)  # type: ignore[arg-type]
     device = make_device(matrix, NonIdealities(read_noise=noise), 3)
-    plain = device.read(unfold(x, shape)[0], 4).reshape(2, 3000, 4)
-    fast = FastConvolution([matrix], shape, 4, read_noise=noise, seed=1)
+    plain = device.read(unfold(x, shape)[0], 4, steps_log2=steps).reshape(2, 3000, 4)
+    fast = FastConvolution([matrix], shape, 4, steps_log2=steps, read_noise=noise, seed=1)
     ours = fast(torch.from_numpy(x)).numpy().reshape(3000, 2, 4)
     assert ours.std(axis=0) == pytest.approx(plain.std(axis=1), rel=0.08)
     assert len(set(plain.std(axis=1).round(1).ravel())) > 2

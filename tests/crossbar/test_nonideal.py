@@ -12,13 +12,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from enos_compiler.crossbar.adc_errors import AdcErrors
 from enos_compiler.crossbar.cellnoise import CellNoise
 from enos_compiler.crossbar.convolution import unfold
 from enos_compiler.crossbar.fast import FastConvolution
 from enos_compiler.crossbar.integer import IntegerMatrix, Stored, read, store
 from enos_compiler.crossbar.montecarlo import monte_carlo, noise_to_signal
 from enos_compiler.crossbar.nonideal import (
-    AdcErrors,
     ArrayWires,
     CapacitorMismatch,
     NonIdealities,
