@@ -15,6 +15,7 @@ from enos_compiler.errors import PassError
 from enos_compiler.frontend.annotate import annotate
 from enos_compiler.frontend.hoist import hoist
 from enos_compiler.frontend.lowering import LOWERINGS, Builder, lowering_of
+from enos_compiler.frontend.recognise import recognise
 from enos_compiler.frontend.record import ITEM
 from enos_compiler.ir.network import Network
 
@@ -32,6 +33,7 @@ def lower(network: Network) -> Network:
     made: dict[fx.Node, Any] = {}
     for node in network.graph.graph.nodes:
         made[node] = _lower_node(builder, node, made)
+    recognise(builder)
     hoist(builder.graph)
     for node in reversed(list(builder.graph.nodes)):
         if not node.users and node.op not in ("placeholder", "output"):
