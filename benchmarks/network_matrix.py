@@ -85,12 +85,12 @@ def document(small: Mapping[str, Cell], full: Mapping[str, Cell]) -> str:
     lines = [
         "# Networks and chips",
         "",
-        "Made by `python benchmarks/network_matrix.py --write docs/coverage.md` (and `--full`). Each",
-        "network is compiled as `enosc` does without data: scored by sensitivity, `floor+0.5`,",
-        "random weights. Equal means that every output code of the integer reference is that of",
-        "ONNX Runtime, optimisations off and on, on random inputs and on real ones (CIFAR-10 for",
-        "images, characters for tokens; there is no sound), and, where the program was replayed,",
-        "that of the simulator.",
+        "Made by `python benchmarks/network_matrix.py --write docs/coverage.md` (and `--full`).",
+        "Each network is compiled as `enosc` does without data: scored by sensitivity,",
+        "`floor+0.5`, random weights. Equal means that every output code of the integer reference",
+        "is that of ONNX Runtime, optimisations off and on, on random inputs and on real ones",
+        "(CIFAR-10 for images, characters for tokens; there is no sound). Replayed means that the",
+        "simulator gave the same codes, and its events are the report's.",
     ]
     lines += ["", "## Small, by width and resolution", "", *_matrix(small, COVERAGE)]
     if full:
