@@ -17,6 +17,8 @@ from typing import Any
 _SWEEPS = 6
 _STRAIGHT = 8.0
 """Weight of a waypoint's wish to stay in line, against 1 of an operation's."""
+_THIN = 0.4
+"""Lanes that a waypoint takes, against 1 of an operation."""
 
 
 @dataclass(slots=True)
@@ -115,7 +117,7 @@ def _order(drawing: _Drawing) -> None:
 
 
 def _lanes(drawing: _Drawing) -> dict[Any, float]:
-    """Return a lane for each point, a lane apart within a rank, near those of its neighbours."""
+    """Return a lane for each point, apart within a rank, near those of its neighbours."""
     lane = {p: i - (len(row) - 1) / 2 for row in drawing.rows for i, p in enumerate(row)}
     for sweep in range(_SWEEPS):
         forwards = sweep % 2 == 0
@@ -123,7 +125,8 @@ def _lanes(drawing: _Drawing) -> dict[Any, float]:
         for row in drawing.rows if forwards else drawing.rows[::-1]:
             wishes = [_mean([lane[n] for n in neighbours[p]], lane[p]) for p in row]
             weights = [_STRAIGHT if isinstance(p, tuple) else 1.0 for p in row]
-            lane.update(zip(row, apart(wishes, weights), strict=True))
+            sizes = [_THIN if isinstance(p, tuple) else 1.0 for p in row]
+            lane.update(zip(row, apart(wishes, weights, sizes), strict=True))
     least = min(lane.values(), default=0.0)
     return {point: round(value - least, 3) for point, value in lane.items()}
 
@@ -132,11 +135,17 @@ def _mean(values: Sequence[float], otherwise: float) -> float:
     return sum(values) / len(values) if values else otherwise
 
 
-def apart(wishes: Sequence[float], weights: Sequence[float]) -> list[float]:
-    """Return increasing places, at least 1 apart, of least weighted squared distance to wishes."""
+def apart(wishes: Sequence[float], weights: Sequence[float], sizes: Sequence[float]) -> list[float]:
+    """Return places of least weighted squared distance to wishes, in order and not overlapping.
+
+    Neighbours keep half of their two sizes between them.
+    """
+    offsets = [0.0]
+    for first, second in pairwise(sizes):
+        offsets.append(offsets[-1] + (first + second) / 2)
     blocks: list[tuple[float, float, int]] = []
-    for i, (wish, weight) in enumerate(zip(wishes, weights, strict=True)):
-        mean, total, count = wish - i, weight, 1
+    for wish, weight, offset in zip(wishes, weights, offsets, strict=True):
+        mean, total, count = wish - offset, weight, 1
         while blocks and blocks[-1][0] >= mean:
             other, other_weight, other_count = blocks.pop()
             mean = (mean * total + other * other_weight) / (total + other_weight)
@@ -144,4 +153,4 @@ def apart(wishes: Sequence[float], weights: Sequence[float]) -> list[float]:
             count += other_count
         blocks.append((mean, total, count))
     flat = [mean for mean, _, count in blocks for _ in range(count)]
-    return [place + i for i, place in enumerate(flat)]
+    return [place + offset for place, offset in zip(flat, offsets, strict=True)]

@@ -30,11 +30,18 @@ const families = (() => {
 const hueOf = (() => {
   const hues = new Map(cores.map((core, i) => [core, CORE_HUES[i % CORE_HUES.length]]));
   let others = 0;
-  for (const owner of families.keys()) {
+  const memories = Object.keys((sections.roofline || {}).memories || {});
+  for (const owner of [...memories, ...families.keys()]) {
     if (!hues.has(owner)) hues.set(owner, OTHER_HUES[others++ % OTHER_HUES.length]);
   }
   return hues;
 })();
+
+/** A hue for each of a set of names, and shades of one hue for numbers: what a map may show. */
+const OPERATOR_HUES = [0, 1, 2, 3, 4, 5, 6];
+const operators = [...new Set(report.layers.map((row) => row.operator))].sort();
+const weightWidths = [...new Set(report.layers.map((row) => row.bits.weight))].sort((a, b) => b - a);
+const mostEnergy = Math.max(...report.layers.map((row) => row.energy_pj), Number.MIN_VALUE);
 
 const colour = (hue, shade) => `var(--f${hue}-${shade})`;
 const coreColour = (core, shade = 1) => colour(hueOf.has(core) ? hueOf.get(core) : 4, shade);
@@ -47,6 +54,28 @@ const componentColour = (() => {
   }
   return (name) => found.get(name) || colour(6, 2);
 })();
+
+/** Ways to colour a layer: what its colour is, what its legend says, which ink reads on it. */
+const COLOURINGS = {
+  core: {
+    title: "Core", fill: (row) => coreColour(row.core), pale: () => false,
+    legend: () => cores.filter((core) => report.layers.some((row) => row.core === core)).map((core) => [coreColour(core), `layer on ${core}`]),
+  },
+  operator: {
+    title: "Operator", fill: (row) => colour(OPERATOR_HUES[operators.indexOf(row.operator) % OPERATOR_HUES.length], 1), pale: () => false,
+    legend: () => operators.map((name, i) => [colour(OPERATOR_HUES[i % OPERATOR_HUES.length], 1), name]),
+  },
+  bits: {
+    title: "Weight bits", fill: (row) => colour(2, bitsShade(row)), pale: (row) => bitsShade(row) > 1,
+    legend: () => weightWidths.map((bits) => [colour(2, bitsShade({ bits: { weight: bits } })), `${bits} bits`]),
+  },
+  energy: {
+    title: "Energy", fill: (row) => colour(1, energyShade(row)), pale: (row) => energyShade(row) > 1,
+    legend: () => [[colour(1, 0), `${energy(mostEnergy / 2)} to ${energy(mostEnergy)}`], [colour(1, 2), "in between"], [colour(1, 4), `below ${energy(mostEnergy / 16)}`]],
+  },
+};
+const bitsShade = (row) => Math.min(LAST_SHADE, weightWidths.indexOf(row.bits.weight));
+const energyShade = (row) => Math.min(LAST_SHADE, Math.floor(Math.log2(mostEnergy / Math.max(row.energy_pj, Number.MIN_VALUE))));
 
 /** The stacking order of components: by family, then by cost. */
 const componentOrder = [...families.values()].flat();

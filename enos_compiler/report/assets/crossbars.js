@@ -28,7 +28,8 @@ function crossbarSection() {
     const arrays = members.reduce((sum, p) => sum + p.arrays, 0);
     const filled = members.reduce((sum, p) => sum + p.arrays * p.filled, 0) / arrays;
     return [el("h3", {}, `${whole(arrays)} arrays of ${size}`, el("span", { class: "soft" }, ` \u2013 ${percent(filled)} of their cells in use`)),
-      members.map((p) => [el("div", { class: "soft" }, `${p.name}: ${whole(p.arrays)}${p.arrays > MOST_SQUARES ? `, ${MOST_SQUARES} drawn` : ""}`), waffle(p)])];
+      el("div", { class: "placed" }, members.map((p) => [el("span", { class: "name", title: p.name }, p.name), waffle(p),
+        el("span", { class: "soft" }, `${whole(p.arrays)} at ${percent(p.filled, 0)}${p.arrays > MOST_SQUARES ? `, ${MOST_SQUARES} drawn` : ""}`)]))];
   });
   return card("crossbars", "How full the crossbars are", "A square is an array, filled as far as its cells hold weights.", null, blocks);
 }

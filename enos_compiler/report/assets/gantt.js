@@ -74,7 +74,7 @@ function drawLane(lane, i, view, width) {
     const fill = slotColour(shown.slot.owner, shown.slot.op);
     const open = shown.slot.owner.kind === "layer" && shown.count === 1 ? shown.slot.owner.name : null;
     parts.push(tip(svg("rect", { class: "slot", x: left, y: top + GANTT.label, width: wide, height: GANTT.bar, rx: Math.min(3, wide / 3), "data-owner": open, style: { fill } }), () => slotTip(lane, shown)));
-    const text = wide > 34 ? fitted(shown.slot.owner.name, wide - 10) : "";
+    const text = wide > 46 ? fitted(shown.slot.owner.name, wide - 10) : "";
     if (text) parts.push(svg("text", { x: left + 6, y: top + GANTT.label + 16, style: { fill: "light-dark(#fff, #10131a)", "font-size": "11px", "pointer-events": "none" } }, text));
   }
   return parts;

@@ -2,7 +2,7 @@
 
 const LANE = 50;
 const BOX = { width: 118, height: 38, small: 24 };
-const STEP = 140;
+const STEP = 138;
 const MARGIN = 16;
 
 function nodeInfo(name) {
@@ -23,7 +23,7 @@ function nodeTip(name, info) {
 }
 
 /** Cuts ranks into lines of `columns`; returns the top of each and where a point lies. */
-function lines(layout, columns) {
+function lines(layout, columns, step) {
   const spans = new Map();
   const widen = (rank, lane) => {
     const line = Math.floor(rank / columns);
@@ -43,21 +43,19 @@ function lines(layout, columns) {
   y -= 30 - MARGIN / 2;
   const at = (r, lane) => {
     const line = Math.floor(r / columns);
-    return { line, x: MARGIN + (r % columns) * STEP + BOX.width / 2, y: tops[line] + lane * LANE };
+    return { line, x: MARGIN + (r % columns) * step + BOX.width / 2, y: tops[line] + lane * LANE };
   };
-  return { at, rank, height: y };
+  return { at, rank, height: y, right: MARGIN + (columns - 1) * step + BOX.width + 14 };
 }
 
 const curve = (a, b) => `M${a.x} ${a.y}C${(a.x + b.x) / 2} ${a.y} ${(a.x + b.x) / 2} ${b.y} ${b.x} ${b.y}`;
 
-/** Paths of an edge: [whole path, whether it wraps]. Points within a line join; a wrap leaves stubs. */
-function edgePaths(edge, place, columns) {
+/** The path of an edge: points within a line join; where it wraps it leaves stubs at both margins. */
+function edgePath(edge, place) {
   const first = place.rank.get(edge.from);
   const last = first + edge.lanes.length - 1;
   const half = BOX.width / 2;
-  const right = MARGIN + columns * STEP - (STEP - BOX.width) + 14;
   let path = "";
-  let wrapped = "";
   for (let r = first; r < last; r++) {
     const a = place.at(r, edge.lanes[r - first]);
     const b = place.at(r + 1, edge.lanes[r + 1 - first]);
@@ -65,24 +63,21 @@ function edgePaths(edge, place, columns) {
     const to = { x: b.x - half, y: b.y };
     if (r > first) path += `M${a.x - half} ${a.y}H${a.x + half}`;
     if (a.line === b.line) path += curve(from, to);
-    else {
-      path += `M${from.x} ${from.y}H${right}M${2} ${to.y}H${to.x}`;
-      wrapped += `M${right} ${from.y}h1`;
-    }
+    else path += `M${from.x} ${from.y}H${place.right}M2 ${to.y}H${to.x}`;
   }
-  return [path, wrapped];
+  return path;
 }
 
-function drawNode(name, position, light) {
+function drawNode(name, position, light, colouring) {
   const info = nodeInfo(name);
   const big = info.kind === "layer";
   const height = big ? BOX.height : BOX.small;
-  const fill = big ? coreColour(info.core) : "var(--raised)";
+  const fill = big ? colouring.fill(info.row) : "var(--raised)";
   const box = svg("rect", {
     x: position.x - BOX.width / 2, y: position.y - height / 2, width: BOX.width, height, rx: big ? 7 : 12,
     style: { fill, stroke: big ? null : "var(--line)" },
   });
-  const ink = big ? "light-dark(#fff, #10131a)" : null;
+  const ink = !big ? null : colouring.pale(info.row) ? "light-dark(#14171f, #fff)" : "light-dark(#fff, #10131a)";
   const label = (text, dy, size, opacity) => svg("text", {
     x: position.x, y: position.y + dy, "text-anchor": "middle", style: { fill: ink, "font-size": `${size}px`, "font-weight": big && !opacity ? "600" : null, opacity: opacity || null },
   }, fitted(text, BOX.width - 10));
@@ -96,33 +91,44 @@ function drawNode(name, position, light) {
   return tip(node, () => nodeTip(name, info));
 }
 
-function mapLegend(layout) {
-  const used = cores.filter((core) => report.layers.some((row) => row.core === core));
-  const hidden = layout.hidden ? el("span", {}, `${layout.hidden} operation${layout.hidden === 1 ? "" : "s"} that cost nothing ${layout.hidden === 1 ? "is" : "are"} not drawn`) : null;
-  return el("div", { class: "legend" }, used.map((core) => el("span", { class: "key" }, swatch(coreColour(core)), `layer on ${core}`)),
-    el("span", { class: "key" }, el("span", { class: "swatch", style: { background: "var(--raised)", border: "1px solid var(--f6-3)" } }), "vector or host operation"), hidden);
+function mapLegend(layout, colouring) {
+  const many = layout.hidden !== 1;
+  const hidden = layout.hidden ? el("span", {}, `${layout.hidden} operation${many ? "s" : ""} that cost${many ? "" : "s"} nothing ${many ? "are" : "is"} not drawn`) : null;
+  const keys = colouring.legend().map(([fill, text]) => el("span", { class: "key" }, swatch(fill), text));
+  const other = el("span", { class: "swatch", style: { background: "var(--raised)", border: "1px solid var(--f6-3)" } });
+  return [keys, el("span", { class: "key" }, other, "vector or host operation"), hidden];
 }
 
 function mapSection() {
   const layout = data.layout;
   if (!layout || !sections.graph) return null;
   const frame = el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "network graph" });
-  const node = card("map", "What runs where",
-    "The network in the order of its data, line by line; boxes are layers with operator and bits (input/weight/output), colours are cores.", null,
-    mapLegend(layout), frame);
-  onWidth(frame, (width) => {
-    const columns = Math.max(1, Math.floor((width - 2 * MARGIN + STEP - BOX.width - 14) / STEP));
-    const place = lines(layout, columns);
-    const paths = [];
+  const legend = el("div", { class: "legend" });
+  const view = { colouring: COLOURINGS.core, width: 0 };
+  const more = el("button", { class: "tool more", type: "button", click: () => { frame.classList.toggle("whole"); fold(); } });
+  const fold = () => {
+    if (frame.scrollHeight <= frame.clientHeight + 2 * LANE) frame.classList.add("whole", "slight");
+    const folded = !frame.classList.contains("whole");
+    more.hidden = frame.classList.contains("slight");
+    more.textContent = folded ? "Show the whole network" : "Show less";
+  };
+  const draw = () => {
+    if (!view.width) return;
+    const columns = Math.max(1, Math.floor((view.width - 2 * MARGIN - BOX.width) / STEP) + 1);
+    const step = columns > 1 ? Math.min(1.25 * STEP, (view.width - 2 * MARGIN - BOX.width) / (columns - 1)) : STEP;
+    const place = lines(layout, columns, step);
+    const paths = layout.edges.map((edge) => [edge, svg("path", { class: "link", d: edgePath(edge, place) })]);
     const light = (name) => paths.forEach(([edge, path]) => path.classList.toggle("lit", Boolean(name) && (edge.from === name || edge.to === name)));
-    const links = layout.edges.map((edge) => {
-      const [whole] = edgePaths(edge, place, columns);
-      const path = svg("path", { class: "link", d: whole });
-      paths.push([edge, path]);
-      return path;
-    });
-    const boxes = layout.nodes.map((n) => drawNode(n.name, place.at(n.rank, n.lane), light));
-    frame.replaceChildren(svg("svg", { height: place.height, viewBox: `0 0 ${width} ${place.height}` }, links, boxes));
-  });
+    const boxes = layout.nodes.map((n) => drawNode(n.name, place.at(n.rank, n.lane), light, view.colouring));
+    legend.replaceChildren(...mapLegend(layout, view.colouring).flat().filter(Boolean));
+    if (frame.classList.contains("slight")) frame.classList.remove("whole", "slight");
+    frame.replaceChildren(svg("svg", { height: place.height, viewBox: `0 0 ${view.width} ${place.height}` }, paths.map(([, path]) => path), boxes));
+    fold();
+  };
+  const titles = Object.fromEntries(Object.entries(COLOURINGS).map(([key, { title }]) => [key, title]));
+  const controls = segments("Colour", titles, "core", (key) => { view.colouring = COLOURINGS[key]; draw(); });
+  const node = card("map", "What runs where",
+    "The network in the order of its data, line by line; a box is a layer with operator and bits (input/weight/output).", controls, legend, frame, more);
+  onWidth(frame, (width) => { view.width = width; draw(); });
   return node;
 }

@@ -69,7 +69,7 @@ function drawRoofline(points, width) {
     const text = `${names.join(", ")} ${count(rate)} GB/s`;
     const slope = (Math.atan2(y(to * rate) - y(from * rate), x(to) - x(from)) * 180) / Math.PI;
     return [svg("line", { x1: x(from), y1: y(from * rate), x2: x(to), y2: y(to * rate), style: { stroke: "var(--f3-1)", "stroke-width": 2 } }),
-      svg("text", { transform: `translate(${x(from) + 10} ${y(from * rate) - 12}) rotate(${slope.toFixed(2)})`, style: { fill: "var(--f3-0)", "font-weight": 600 } }, text)];
+      svg("text", { transform: `translate(${x(from)} ${y(from * rate)}) rotate(${slope.toFixed(2)})`, dx: 12, dy: -7, style: { fill: "var(--f3-0)", "font-weight": 600 } }, text)];
   });
   const most = Math.max(...points.map((p) => p.row.energy_pj)) || 1;
   const dots = [...points].sort((a, b) => b.row.energy_pj - a.row.energy_pj).map((p) => tip(svg("circle", {
