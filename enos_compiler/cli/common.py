@@ -61,18 +61,19 @@ def add_mapping_options(parser: argparse._ActionsContainer) -> None:
     )
 
 
-def run(command: Callable[[Sequence[str]], None], arguments: Sequence[str] | None) -> int:
+def run(command: Callable[[Sequence[str]], int | None], arguments: Sequence[str] | None) -> int:
     """Run a command; turn errors into one message and an exit status.
 
     Returns:
-        0 done, 1 failed with one message, 2 wrong usage, 130 interrupted.
+        What the command returns, None being 0: 0 done, 1 failed with one message, 2 wrong usage,
+        130 interrupted.
     """
     # Threads that spin while they wait stall each other on a machine that does anything else.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     words = list(sys.argv[1:] if arguments is None else arguments)
     verbose = "-v" in words or "--verbose" in words
     try:
-        command(words)
+        return command(words) or 0
     except EnosError as error:
         if verbose:
             traceback.print_exc()
@@ -97,7 +98,6 @@ def run(command: Callable[[Sequence[str]], None], arguments: Sequence[str] | Non
             file=sys.stderr,
         )
         return 1
-    return 0
 
 
 def _print_error(error: EnosError, *, as_json: bool) -> None:

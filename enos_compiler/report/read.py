@@ -20,6 +20,8 @@ _TOLERANCE = 1e-9
 """Relative; sums are exact when written, another tool may have printed fewer digits."""
 _PARTS = ("layers_pj", "edges_pj", "vector_pj", "host_pj", "programming_pj", "leakage_pj")
 _SHOWN = 60
+_MOST_DIGITS = 19
+"""Of a whole number, its sign included: what larger ones sum to would leave double precision."""
 
 
 def read_report(path: Path) -> dict[str, Any]:
@@ -31,7 +33,12 @@ def read_report(path: Path) -> dict[str, Any]:
     """
     file = path / "report.json" if path.is_dir() else path
     try:
-        document = json.loads(file.read_text("utf-8"), parse_constant=_refuse_constant)
+        document = json.loads(
+            file.read_text("utf-8"),
+            parse_constant=_refuse_constant,
+            parse_float=_finite,
+            parse_int=_whole,
+        )
     except FileNotFoundError:
         raise FormatError(
             "does not exist", place=str(file), remedy="the report.json that enosc wrote"
@@ -69,7 +76,7 @@ def check_report(document: object, place: str) -> None:
         raise FormatError(
             f"{dotted}: {_shortened(error.message)}", place=place, remedy="compile again"
         )
-    for where, found, expected in _sums(document):
+    for where, found, expected in _sums(document, place):
         if not math.isclose(found, expected, rel_tol=_TOLERANCE, abs_tol=_TOLERANCE):
             raise FormatError(
                 f"{where} = {found!r}, but its parts sum to {expected!r}",
@@ -79,7 +86,7 @@ def check_report(document: object, place: str) -> None:
     _check_slots(document, place)
 
 
-def _sums(report: Mapping[str, Any]) -> Iterator[tuple[str, float, float]]:
+def _sums(report: Mapping[str, Any], file: str) -> Iterator[tuple[str, float, float]]:
     """Yield (what, its value, the sum of its parts), from the events up."""
     totals = report["totals"]
     prices = report["sections"]["pricing"]["prices"]
@@ -89,7 +96,9 @@ def _sums(report: Mapping[str, Any]) -> Iterator[tuple[str, float, float]]:
         unpriced = next((action for action, price in events.items() if price is None), None)
         if unpriced is not None:
             raise FormatError(
-                f"{place}.events: no price for {unpriced}", place="sections.pricing.prices"
+                f"{place}.events: sections.pricing.prices has no price for {_short(unpriced)}",
+                place=file,
+                remedy="compile again; the file was changed or damaged",
             )
         spent = sum(n * prices[action]["energy_pj"] for action, n in row["events"].items())
         components = sum(row["components"].values())
@@ -131,6 +140,19 @@ def _validator() -> Validator:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no number of JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{_shortened(text)} is beyond double precision")
+    return number
+
+
+def _whole(text: str) -> int:
+    if len(text) > _MOST_DIGITS:
+        raise ValueError(f"{_shortened(text)} is beyond 64 bits")
+    return int(text)
 
 
 def _short(value: object) -> str:

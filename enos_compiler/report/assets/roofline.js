@@ -5,8 +5,9 @@ const ROOF = { left: 58, right: 14, top: 14, bottom: 46, height: 380 };
 function rooflinePoints() {
   return report.layers.filter((row) => row.macs && row.latency_ns).map((row) => {
     const found = sections.roofline.layers[row.name];
-    if (!found || !found.bytes) return null;
-    const bandwidth = sections.roofline.memories[found.memory].bytes_per_ns;
+    const memory = found && sections.roofline.memories[found.memory];
+    if (!memory || !found.bytes) return null;
+    const bandwidth = memory.bytes_per_ns;
     return { row, ...found, x: row.macs / found.bytes, y: row.macs / row.latency_ns, bandwidth };
   }).filter(Boolean);
 }
