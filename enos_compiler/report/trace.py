@@ -113,7 +113,7 @@ def _thread(
 
 
 def _energy_pj(instruction: Instruction, prices: Mapping[str, Any]) -> float:
-    return sum(n * prices[action]["energy_pj"] for action, n in instruction.events.items())
+    return float(sum(n * prices[action]["energy_pj"] for action, n in instruction.events.items()))
 
 
 def _naming(what: str, pid: int, tid: int, **content: Any) -> Event:

@@ -152,7 +152,7 @@ def test_places_apart_are_the_nearest(points: list[tuple[float, float, float]]) 
     needed = [(a + b) / 2 for a, b in itertools.pairwise(sizes)]
 
     def far_off(there: list[float]) -> float:
-        return sum(w * (p - x) ** 2 for p, x, w in zip(there, wishes, weights, strict=True))
+        return float(sum(w * (p - x) ** 2 for p, x, w in zip(there, wishes, weights, strict=True)))
 
     def legal(there: list[float]) -> bool:
         gaps = [b - a for a, b in itertools.pairwise(there)]
