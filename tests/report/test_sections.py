@@ -88,7 +88,7 @@ def test_many_instructions_become_few_slots(count: int, owners: int, seed: int) 
             _instruction(i, resource, ticks[2 * i], ticks[2 * i + 1], layer=f"l{i * owners // n}")
             for i in range(n)
         ]
-    program = Program(("a", "b"), (), tuple(instructions))
+    program = Program(("a", "b"), (), tuple(instructions), memories={}, clock_ns=1.0)
     found = timeline(program)
     assert len(found["slots"]) <= MOST_SLOTS
     assert sum(s[6] for s in found["slots"]) == found["instructions"] == count
