@@ -13,6 +13,7 @@ from enos_compiler.sampling.codes import Integers, step_weights
 from enos_compiler.sampling.form import SamplerForm
 
 Bits = npt.NDArray[np.uint8]
+Odds = npt.NDArray[np.uint16]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,8 @@ class RandomCells:
     spread: float = 0.0
     """Standard deviation of p from cell to cell, fixed for a device."""
     correlation: float = 0.0
-    """Probability that a cell repeats its last bit instead of drawing anew."""
+    """Probability that a cell repeats its last bit instead of drawing anew; a run draws in blocks
+    of steps, and the first of each is drawn anew."""
 
     def __post_init__(self) -> None:
         """Refuse what is no probability."""
@@ -68,30 +70,30 @@ class RandomCells:
         """Whether every bit is a fair coin."""
         return not (self.bias or self.spread or self.correlation)
 
-    def draw(self, steps: int, chains: int, lanes: int, *, seed: np.random.SeedSequence) -> Bits:
-        """Return bits (steps, chains, lanes), 0 or 1; a device's cells come from the same seed."""
-        cells, stream = (np.random.Generator(np.random.Philox(s)) for s in _children(seed))
-        count = steps * chains * lanes
+    def odds(self, chains: int, lanes: int, *, seed: np.random.SeedSequence) -> Odds:
+        """Return the probability of a one of each cell of a device, (chains, lanes), in 2**-16.
+
+        That resolves a probability far below any effect that a study can see.
+        """
+        generator = np.random.Generator(np.random.Philox(seed))
+        odds = 0.5 + self.bias + self.spread * generator.standard_normal((chains, lanes))
+        cells: Odds = np.clip(np.rint(odds * 65536), 1, 65535).astype(np.uint16)
+        return cells
+
+    def draw(self, steps: int, odds: Odds, *, seed: np.random.SeedSequence) -> Bits:
+        """Return bits (steps, chains, lanes), 0 or 1, of cells with these odds."""
+        stream = np.random.Generator(np.random.Philox(seed))
+        shape = (steps, *odds.shape)
         if self.fair:
+            count = steps * odds.size
             packed = np.frombuffer(stream.bytes(-(-count // 8)), np.uint8)
-            return np.unpackbits(packed, count=count).reshape(steps, chains, lanes)
-        odds = 0.5 + self.bias + self.spread * cells.standard_normal((chains, lanes))
-        # 16 bits resolve a probability far below any effect that a study can see
-        threshold = np.clip(np.rint(odds * 65536), 1, 65535).astype(np.uint16)
-        fresh = stream.integers(0, 65536, (steps, chains, lanes), np.uint16) < threshold
-        bits: Bits = fresh.view(np.uint8)
+            return np.unpackbits(packed, count=count).reshape(shape)
+        bits: Bits = (stream.integers(0, 65536, shape, np.uint16) < odds).view(np.uint8)
         if self.correlation:
-            repeats = stream.random((steps, chains, lanes), np.float32) < self.correlation
+            repeats = stream.random(shape, np.float32) < self.correlation
             for now in range(1, steps):
                 np.copyto(bits[now], bits[now - 1], where=repeats[now])
         return bits
-
-
-def _children(seed: np.random.SeedSequence) -> list[np.random.SeedSequence]:
-    """Return two seeds that depend on `seed` alone, however often it is asked."""
-    return [
-        np.random.SeedSequence(seed.entropy, spawn_key=(*seed.spawn_key, child)) for child in (0, 1)
-    ]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sampling_mixtures import LINE, TWO, draws, run
+from sampling_mixtures import LINE, TWO
 
 from enos_compiler.errors import EnosError
 from enos_compiler.sampling.chain import Chains, conversion_shift, exponential_table
@@ -18,6 +18,7 @@ from enos_compiler.sampling.codes import MEAN_FRACTION_BITS, MixtureCodes, encod
 from enos_compiler.sampling.device import Device, Imperfections
 from enos_compiler.sampling.form import SamplerForm
 from enos_compiler.sampling.randomness import Draws
+from enos_compiler.sampling.run import draws, run
 
 SMALL = SamplerForm(chains=3, burn_in=2, thinning=3, refresh=8)
 
@@ -153,7 +154,7 @@ def test_vectorised_chains_are_the_scalar_chain_bit_for_bit(
 def test_a_device_without_imperfections_changes_nothing() -> None:
     form = replace(SMALL, bits_per_conversion=3)
     codes = encode(TWO, form)
-    drawn = draws(form, 2, 60)
+    drawn = draws(form, 2, 60, seed=0)
     device = Device(Imperfections(), codes, form, seed=np.random.SeedSequence(1))
     ideal, real = Chains(codes, form).run(drawn), Chains(codes, form, device).run(drawn)
     assert np.array_equal(ideal.states, real.states)
@@ -171,7 +172,7 @@ def test_exact_conversions_never_drift_and_rounding_ones_do() -> None:
         chains = Chains(codes, form)
         state = chains.start(form.chains)
         gradient, quadratic = chains.recompute(state)
-        for step in draws(form, 2, 200).steps:
+        for step in draws(form, 2, 200, seed=0).steps:
             product = chains.product(step)
             quadratic = chains.advance(step, gradient, quadratic, product)
             gradient = gradient + product * 2**MEAN_FRACTION_BITS
@@ -252,7 +253,8 @@ def test_mismatch_that_breaks_a_matrix_is_refused_by_name() -> None:
 
 def test_a_step_beyond_the_words_is_never_taken() -> None:
     form = replace(SMALL, state_bits=9, chains=4)
-    codes, trace = run(TWO, form, 300)
+    codes = encode(TWO, form)
+    trace = run(codes, form, 400, seed=0)
     half = 2 ** (form.state_bits - 1)
     assert (np.abs(trace.states + 0.5) < half).all()
     chains = Chains(codes, form)

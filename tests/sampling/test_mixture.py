@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sampling_mixtures import TWO, draws
+from sampling_mixtures import TWO
 from scipy import stats
 
 from enos_compiler.errors import EnosError
@@ -19,6 +19,7 @@ from enos_compiler.sampling.codes import encode, step_deviation, step_weights
 from enos_compiler.sampling.form import SamplerForm
 from enos_compiler.sampling.mixture import GaussianMixture
 from enos_compiler.sampling.randomness import Lanes, RandomCells
+from enos_compiler.sampling.run import draws
 
 FORM = SamplerForm()
 
@@ -83,7 +84,7 @@ def test_integer_densities_follow_the_mixture(
 def test_biased_cells_bias_uncorrected_steps_and_not_flipped_ones() -> None:
     for correction, whitening, least in (("none", 1, 0.1), ("sign-flip", 2, None)):
         form = replace(FORM, correction=correction, whitening=whitening, chains=64)  # type: ignore[arg-type]  # one of two literals
-        steps = draws(form, 2, 2000, cells=RandomCells(bias=0.05), seed=3).steps
+        steps = draws(form, 2, 2000, random=RandomCells(bias=0.05), seed=3).steps
         mean = steps.mean() / steps.std()
         if least is not None:
             assert mean > least
@@ -93,17 +94,21 @@ def test_biased_cells_bias_uncorrected_steps_and_not_flipped_ones() -> None:
 
 
 def test_cells_have_the_bias_spread_and_correlation_that_are_asked() -> None:
-    seed = np.random.SeedSequence(5)
-    biased = RandomCells(bias=0.1).draw(4000, 8, 8, seed=seed)
+    seeds = np.random.SeedSequence(5).spawn(2)
+
+    def draw(cells: RandomCells, lanes: int) -> np.ndarray:
+        return cells.draw(4000, cells.odds(8, lanes, seed=seeds[0]), seed=seeds[1])
+
+    biased = draw(RandomCells(bias=0.1), 8)
     assert abs(biased.mean() - 0.6) < 5 * np.sqrt(0.24 / biased.size)
-    spread = RandomCells(spread=0.1).draw(4000, 8, 32, seed=seed).mean(0)
+    spread = draw(RandomCells(spread=0.1), 32).mean(0)
     assert 0.08 < spread.std() < 0.12
-    sticky = RandomCells(correlation=0.4).draw(4000, 8, 8, seed=seed).astype(float)
+    sticky = draw(RandomCells(correlation=0.4), 8).astype(float)
     left, right = sticky[:-1] - 0.5, sticky[1:] - 0.5
     assert abs((left * right).mean() * 4 - 0.4) < 0.02
-    fair = RandomCells().draw(1000, 8, 33, seed=seed)
+    fair = draw(RandomCells(), 33)
     assert stats.binomtest(int(fair.sum()), fair.size).pvalue > 1e-4
-    assert np.array_equal(fair, RandomCells().draw(1000, 8, 33, seed=seed))
+    assert np.array_equal(fair, draw(RandomCells(), 33))
 
 
 def test_uniforms_are_uniform() -> None:

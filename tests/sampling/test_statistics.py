@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from sampling_mixtures import TWO, run
+from sampling_mixtures import TWO
 from scipy import stats
 
 from enos_compiler.sampling.codes import encode
@@ -20,6 +20,7 @@ from enos_compiler.sampling.diagnostics import (
 )
 from enos_compiler.sampling.form import SamplerForm
 from enos_compiler.sampling.randomness import RandomCells
+from enos_compiler.sampling.run import Hardware, flat_samples, run
 
 LONG = SamplerForm(chains=64, burn_in=200, thinning=20)
 SAMPLES = 250
@@ -29,7 +30,8 @@ SAMPLES = 250
 @pytest.fixture(scope="module")
 def samples() -> np.ndarray:
     """Samples of ideal chains, (draws, chains, 2)."""
-    codes, trace = run(TWO, LONG, LONG.iterations(SAMPLES * LONG.chains), seed=11)
+    codes = encode(TWO, LONG)
+    trace = run(codes, LONG, SAMPLES * LONG.chains, seed=11)
     assert trace.saturated == 0
     return codes.real(trace.states)
 
@@ -81,8 +83,9 @@ def test_distances_see_what_acceptance_does_not() -> None:
         "drifting": {"bits_per_conversion": 8, "refresh": 0},
     }.items():
         form = replace(LONG, **change)  # type: ignore[arg-type]  # integers by name
-        codes, trace = run(TWO, form, form.iterations(8000), seed=7)
-        flat = spread_over_cells(codes.real(trace.states).reshape(-1, 2), codes.step)
+        codes = encode(TWO, form)
+        trace = run(codes, form, 8000, seed=7)
+        flat = spread_over_cells(flat_samples(codes, trace), codes.step)
         found[name] = (grid_distance(TWO, flat), sliced_wasserstein(flat, exact))
         assert trace.acceptance.mean() > 0.15
     assert found["exact"][0].total_variation < 1.25 * floor.total_variation
@@ -93,12 +96,12 @@ def test_distances_see_what_acceptance_does_not() -> None:
 
 def test_biased_cells_move_the_mean_unless_the_sign_is_flipped() -> None:
     """The stationary law under an asymmetric proposal is not the target's."""
-    cells = RandomCells(bias=0.05)
+    hardware = Hardware(random=RandomCells(bias=0.05))
     found = {}
     for correction, whitening in (("none", 1), ("sign-flip", 2)):
         form = replace(LONG, correction=correction, whitening=whitening)  # type: ignore[arg-type]  # one of two literals
-        codes, trace = run(TWO, form, form.iterations(8000), cells=cells, seed=9)
-        flat = codes.real(trace.states).reshape(-1, 2)
+        codes = encode(TWO, form)
+        flat = flat_samples(codes, run(codes, form, 8000, seed=9, hardware=hardware))
         found[correction] = np.abs(flat.mean(0) - TWO.mean).max()
     assert found["sign-flip"] < 0.12 < 0.25 < found["none"]
 

@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The form of a sampling core in a target file."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from enos_compiler.errors import SpecError
+from enos_compiler.sampling.events import Units
+from enos_compiler.sampling.form import SamplerForm
+from enos_compiler.spec import Count, NonNegative, PartSpec, Positive, Quantity, Strict
+
+
+class SamplerArraySpec(PartSpec):
+    """SRAM arrays that hold precision matrices, one block of rows and columns for each chain."""
+
+    rows: Count
+    columns: Count
+    count: Count
+    """Arrays of the core."""
+    cell_read_fj: Positive
+    """Energy of one cell of a converted column in one read."""
+    word_pj: Positive
+    """Energy of reading one weight as a word, for an exact refresh."""
+    program_pj: Positive
+    """Energy of writing one weight."""
+    read_ns: Positive
+    cell_area_um2: NonNegative
+
+
+class RandomSpec(PartSpec):
+    """Cross-coupled inverters in the array, released from balance once for each bit."""
+
+    bit_pj: Positive
+    area_um2: NonNegative
+    whitening: Count
+    """Cells whose exclusive or gives one sign bit and one bit of the uniform number."""
+    uniform_bits: Count
+    """Random bits of one acceptance."""
+
+
+class SamplerConverterSpec(PartSpec):
+    """DACs on the rows of a chain, or ADCs on its columns."""
+
+    bits: Count
+    energy_pj: Positive
+    """One conversion."""
+    conversion_ns: Positive
+    per_chain: Count
+    """Converters of one chain; conversions beyond them take turns."""
+    area_um2: NonNegative
+
+
+class TableSpec(PartSpec):
+    """The table of the exponential: 2 ** log_fraction_bits entries."""
+
+    read_pj: Positive
+    ports: Count
+    """Reads of one chain in one cycle."""
+    area_um2: NonNegative
+
+
+class WordsSpec(Strict):
+    """Widths of a chain's words."""
+
+    weight_bits: Count
+    bits_per_conversion: Count
+    """Weight columns merged with binary weights in the charge domain before one conversion."""
+    state_bits: Count
+    log_bits: Count
+    log_fraction_bits: Count
+    exponential_bits: Count
+
+
+class ScheduleSpec(Strict):
+    """The operating point: what a program does by default."""
+
+    refresh: Quantity[int]
+    """Steps between exact recomputations; 0: never."""
+    step: Positive
+    """Standard deviation of a step, in units of 2.4 / sqrt(dimensions) deviations."""
+    burn_in: Quantity[int]
+    thinning: Count
+    correction: Literal["none", "sign-flip"]
+
+
+class SamplerSpec(Strict):
+    """Constants of a core of kind `sampler`."""
+
+    array: SamplerArraySpec
+    random: RandomSpec
+    dac: SamplerConverterSpec
+    adc: SamplerConverterSpec
+    table: TableSpec
+    multipliers: Count
+    """Multipliers of one chain."""
+    words: WordsSpec
+    schedule: ScheduleSpec
+
+    def form(self, chains: int) -> SamplerForm:
+        """Return the program's form for so many chains.
+
+        Raises:
+            SpecError: a width outside what can be built; names it.
+        """
+        try:
+            return SamplerForm(
+                proposal_bits=self.dac.bits.value,
+                adc_bits=self.adc.bits.value,
+                weight_bits=self.words.weight_bits.value,
+                bits_per_conversion=self.words.bits_per_conversion.value,
+                state_bits=self.words.state_bits.value,
+                log_bits=self.words.log_bits.value,
+                log_fraction_bits=self.words.log_fraction_bits.value,
+                exponential_bits=self.words.exponential_bits.value,
+                uniform_bits=self.random.uniform_bits.value,
+                whitening=self.random.whitening.value,
+                refresh=self.schedule.refresh.value,
+                step=self.schedule.step.value,
+                burn_in=self.schedule.burn_in.value,
+                thinning=self.schedule.thinning.value,
+                correction=self.schedule.correction,
+                chains=chains,
+            )
+        except SpecError as error:
+            raise SpecError(
+                error.message, place=f"a core of kind sampler: {error.place}", remedy=error.remedy
+            ) from error
+
+    def units(self, clock_ns: float) -> Units:
+        """Return what serves one chain, in cycles of the chip's clock."""
+        return Units(
+            converters=self.adc.per_chain.value,
+            multipliers=self.multipliers.value,
+            table_ports=self.table.ports.value,
+            read_cycles=_cycles(self.dac.conversion_ns.value + self.array.read_ns.value, clock_ns),
+            conversion_cycles=_cycles(self.adc.conversion_ns.value, clock_ns),
+        )
+
+
+def _cycles(time_ns: float, clock_ns: float) -> int:
+    return max(1, -int(-time_ns // clock_ns))
