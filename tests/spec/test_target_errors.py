@@ -174,7 +174,7 @@ def test_unknown_kind() -> None:
     text = changed("kind: crossbar", "kind: crosbar")
     assert message(text) == (
         f"chip.yaml:{line_of(text, 'kind: crosbar')}: cores[xbar].kind = 'crosbar' is no kind of "
-        "core\n  try: crossbar (known: crossbar, digital, host, loop-nest, vector)"
+        "core\n  try: crossbar (known: crossbar, digital, host, loop-nest, sampler, vector)"
     )
 
 
