@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Finds passes, targets, cores, operators and vector operations by entry point.
+"""Finds passes, targets, cores, operators, arithmetics and vector operations by entry point.
 
 The shipped ones are registered in this project's own metadata, through the same door that a
 stranger's package uses. Names come from metadata alone; nothing is imported until it is asked for.
@@ -13,13 +13,14 @@ from typing import Any, Literal
 
 from enos_compiler.errors import EnosError, UsageError, nearest
 
-Group = Literal["passes", "targets", "cores", "operators", "vector_ops"]
+Group = Literal["passes", "targets", "cores", "operators", "arithmetics", "vector_ops"]
 
 _ONE_OF: dict[Group, str] = {
     "passes": "pass",
     "targets": "target",
     "cores": "core kind",
     "operators": "operator",
+    "arithmetics": "arithmetic of a core",
     "vector_ops": "vector operation",
 }
 

@@ -10,9 +10,11 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from pydantic import BaseModel
 
+from enos_compiler.crossbar.spec import CrossbarSpec
 from enos_compiler.ir.choice import Bits, Choice, Refusal
 from enos_compiler.ir.cost import Action, Cost
 from enos_compiler.ir.network import Home, Layer
+from enos_compiler.ir.shape import LayerShape
 from enos_compiler.mapping.objective import Objective
 
 
@@ -104,3 +106,11 @@ class Rated(Protocol):
 
     def peak_macs_per_ns(self, choice: Choice) -> float:
         """Return the multiply-accumulates per ns with every element busy, as such a choice runs."""
+
+
+@runtime_checkable
+class HasArrays(Protocol):
+    """A core whose layers lie on crossbars; their converters may change a layer's sums."""
+
+    def array(self, shape: LayerShape, choice: Choice) -> CrossbarSpec:
+        """Return the array that a choice runs on, with the resolution of its converters."""

@@ -243,5 +243,6 @@ class CrossbarCoreSpec(Strict):
                 bits=adc_bits,
                 columns_per_adc=self.converters.columns_per_adc.value,
                 range_mode="max" if self.converters.range == "full" else "calibrated",
+                range_per_column=self.converters.per == "column",
             ),
         )

@@ -6,7 +6,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from enos_compiler.cores.base import Homes
+from enos_compiler.cores.base import HasArrays, Homes
+from enos_compiler.crossbar.spec import CrossbarSpec
 from enos_compiler.ir.choice import Bits, Choice
 from enos_compiler.ir.network import Home, Layer, Network
 from enos_compiler.semantics.widths import SUM_BITS, leaves_as_sums
@@ -46,6 +47,17 @@ def details(
         if layer.choice is not None
         and (target.cores[layer.choice.core].kind == "crossbar") is on_crossbars
     }
+
+
+def arrays_of(network: Network, target: Target) -> dict[str, CrossbarSpec]:
+    """Return the array of every layer that is assigned to a crossbar core."""
+    found: dict[str, CrossbarSpec] = {}
+    for layer in network.layers.values():
+        if layer.choice is not None:
+            core = target.cores.get(layer.choice.core)
+            if isinstance(core, HasArrays):
+                found[layer.name] = core.array(layer.shape, layer.choice)
+    return found
 
 
 def reads_signed(network: Network, layer: Layer) -> bool:

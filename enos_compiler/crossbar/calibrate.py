@@ -13,6 +13,7 @@ from enos_compiler.crossbar.converters import code_limits
 from enos_compiler.crossbar.integer import (
     IntegerMatrix,
     check_inputs,
+    column_reach,
     column_sums,
     input_parts,
     sums_signed,
@@ -35,7 +36,24 @@ def calibrate_steps(
     inputs_signed: bool = False,
     rule: Rule = "range",
 ) -> tuple[int, ...]:
-    """Return ADC steps, one power of two per weight slice.
+    """Return ADC steps, one power of two per weight slice, all columns alike.
+
+    Args and errors: as `column_steps`.
+    """
+    rows = _slices(matrix, x, input_bits, inputs_signed, rule)
+    low, high = code_limits(matrix.spec.adc.bits, sums_signed(matrix, inputs_signed))
+    return tuple(_step(sums.ravel(), low, high, rule) for sums in rows)
+
+
+def column_steps(
+    matrix: IntegerMatrix,
+    x: IntArray,
+    input_bits: int,
+    *,
+    inputs_signed: bool = False,
+    rule: Rule = "range",
+) -> IntArray:
+    """Return ADC steps (slices, columns) as powers of two, each column with its own.
 
     Args:
         matrix: from `integer.store`.
@@ -47,6 +65,29 @@ def calibrate_steps(
     Raises:
         SpecError: there are no data, or a rule that is not known.
     """
+    rows = _slices(matrix, x, input_bits, inputs_signed, rule)
+    low, high = code_limits(matrix.spec.adc.bits, sums_signed(matrix, inputs_signed))
+    return np.array([[_step(c, low, high, rule) for c in sums] for sums in rows], np.int64)
+
+
+def full_steps(matrix: IntegerMatrix, input_bits: int, *, per_column: bool = False) -> IntArray:
+    """Return the finest ADC steps (slices, 1 or columns) under which no input clips a sum.
+
+    Args:
+        matrix: from `integer.store`; the reach of its columns is that of its weights.
+        input_bits: width of the inputs.
+        per_column: each column has its own range; else all share the widest.
+    """
+    top = code_limits(matrix.spec.adc.bits, sums_signed(matrix, False))[1]
+    reach = column_reach(matrix, input_bits)
+    widest = reach if per_column else reach.max(axis=1, keepdims=True)
+    return np.array([[_no_clip(float(v), top) for v in row] for row in widest], np.int64)
+
+
+def _slices(
+    matrix: IntegerMatrix, x: IntArray, input_bits: int, inputs_signed: bool, rule: Rule
+) -> list[Floats]:
+    """Return the checked data's sums, slice by slice."""
     if rule not in RULES:
         raise SpecError(f"`{rule}` is no rule of calibration", place="rule", remedy=str(RULES))
     if not x.size:
@@ -56,21 +97,20 @@ def calibrate_steps(
             remedy="give example inputs or data",
         )
     check_inputs(matrix, x, input_bits, inputs_signed)
-    low, high = code_limits(matrix.spec.adc.bits, sums_signed(matrix, inputs_signed))
-    steps = []
-    for index in range(matrix.layout.slices):
-        sums = slice_sums(matrix, x, input_bits - inputs_signed, index)
-        coarsest = _no_clip(float(np.abs(sums).max(initial=0.0)), high)
-        if rule == "range":
-            steps.append(coarsest)
-            continue
-        errors = [_squared_error(sums, step, low, high) for step in range(coarsest + 1)]
-        steps.append(int(np.argmin(errors)))
-    return tuple(steps)
+    magnitude = input_bits - inputs_signed
+    return [slice_sums(matrix, x, magnitude, i) for i in range(matrix.layout.slices)]
+
+
+def _step(sums: Floats, low: int, high: int, rule: Rule) -> int:
+    coarsest = _no_clip(float(np.abs(sums).max(initial=0.0)), high)
+    if rule == "range":
+        return coarsest
+    errors = [_squared_error(sums, step, low, high) for step in range(coarsest + 1)]
+    return int(np.argmin(errors))
 
 
 def slice_sums(matrix: IntegerMatrix, x: IntArray, magnitude: int, index: int) -> Floats:
-    """Return what the converters of one slice see: all blocks, digits and columns, flat."""
+    """Return what the converters of one slice see, (columns, blocks x digits x inputs)."""
     found = []
     for number, block in enumerate(matrix.blocks):
         parts = [
@@ -78,10 +118,11 @@ def slice_sums(matrix: IntegerMatrix, x: IntArray, magnitude: int, index: int) -
             for place, digit in input_parts(matrix, x[block.rows], magnitude)
         ]
         if matrix.spec.adc.per_digit:
-            found += [sums.ravel() for _, sums in parts]
+            found += [sums for _, sums in parts]
         else:
-            found.append(sum((s * 2.0**p for p, s in parts), np.zeros(1)).ravel())
-    return np.concatenate(found)
+            found.append(np.asarray(sum((s * 2.0**p for p, s in parts), np.zeros(1))))
+    by_column = [sums.transpose(1, 0, 2).reshape(sums.shape[1], -1) for sums in found]
+    return np.concatenate(by_column, axis=1)
 
 
 def _no_clip(largest: float, top: int) -> int:

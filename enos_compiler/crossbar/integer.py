@@ -24,6 +24,8 @@ Floats = npt.NDArray[np.float64]
 Form = Literal["signed", "unsigned", "binary"]
 ColumnHook = Callable[[Floats, Floats, Floats, int], Floats]
 """(sums (parts, columns, B), planes, row values (rows, B), block) -> sums: an analog error."""
+Steps = int | Sequence[int] | IntArray
+"""ADC steps as powers of two of the accumulator unit: one, one per slice, or (slices, columns)."""
 CodeHook = Callable[[Floats, int, int], Floats]
 """(column values in ADC steps, block, slice) -> the same with the converter's own errors."""
 
@@ -186,34 +188,42 @@ def converted_bits(spec: CrossbarSpec, input_bits: int, inputs_signed: bool) -> 
     return magnitude if width is None or not spec.adc.per_digit else min(width, magnitude)
 
 
-def required_adc_bits(
-    matrix: IntegerMatrix, input_bits: int, *, inputs_signed: bool = False
-) -> tuple[int, ...]:
-    """Lossless ADC bits of step 1 per slice, for any inputs, given the weights in the cells."""
+def column_reach(matrix: IntegerMatrix, input_bits: int, *, inputs_signed: bool = False) -> Floats:
+    """Largest magnitude (slices, columns) that any inputs give a conversion of each column."""
     top = (1 << converted_bits(matrix.spec, input_bits, inputs_signed)) - 1
-    both = sums_signed(matrix, inputs_signed)
-    reach = [0.0] * matrix.layout.slices
+    reach = np.zeros((matrix.layout.slices, matrix.outputs + matrix.unit_column))
     for block in matrix.blocks:
         for i, levels in enumerate(block.levels):
             sums = levels.sum(axis=1)
             if inputs_signed and matrix.spec.subtract_before_adc:
-                sums = sums.sum(axis=0)
-            reach[i] = max(reach[i], float(sums.max()))
-    return tuple(max(1, int(r * top).bit_length()) + both for r in reach)
+                sums = sums.sum(axis=0, keepdims=True)
+            reach[i] = np.maximum(reach[i], sums.max(axis=0))
+    return reach * top
 
 
-def _steps(matrix: IntegerMatrix, steps_log2: int | Sequence[int]) -> tuple[int, ...]:
-    slices = matrix.layout.slices
+def required_adc_bits(
+    matrix: IntegerMatrix, input_bits: int, *, inputs_signed: bool = False
+) -> tuple[int, ...]:
+    """Lossless ADC bits of step 1 per slice, for any inputs, given the weights in the cells."""
+    both = sums_signed(matrix, inputs_signed)
+    reach = column_reach(matrix, input_bits, inputs_signed=inputs_signed).max(axis=1)
+    return tuple(max(1, int(r).bit_length()) + both for r in reach)
+
+
+def _steps(matrix: IntegerMatrix, steps_log2: Steps) -> tuple[IntArray, ...]:
+    """Exponents per slice, each (1, 1) or (columns, 1)."""
+    slices, columns = matrix.layout.slices, matrix.outputs + matrix.unit_column
     if matrix.spec.adc.law == "ideal":
-        return (0,) * slices
-    steps = (steps_log2,) * slices if isinstance(steps_log2, int) else tuple(steps_log2)
-    if len(steps) != slices or min(steps) < 0:
+        return (np.zeros((1, 1), np.int64),) * slices
+    given = np.asarray(steps_log2, np.int64)
+    steps = np.full((slices, 1), given) if given.ndim == 0 else given.reshape(len(given), -1)
+    if steps.shape not in ((slices, 1), (slices, columns)) or steps.min() < 0:
         raise SpecError(
-            f"{steps} are not {slices} ADC steps of 2^0 or more",
+            f"{given.tolist()} are not {slices} ADC steps of 2^0 or more",
             place="steps_log2",
-            remedy="one exponent, or one per weight slice",
+            remedy=f"one exponent, one per weight slice, or one per slice and column ({columns})",
         )
-    return steps
+    return tuple(row[:, None] for row in steps)
 
 
 def input_parts(matrix: IntegerMatrix, x: IntArray, bits: int) -> list[tuple[int, Floats]]:
@@ -262,7 +272,7 @@ def read(
     input_bits: int,
     *,
     inputs_signed: bool = False,
-    steps_log2: int | Sequence[int] = 0,
+    steps_log2: Steps = 0,
     column_hook: ColumnHook | None = None,
     code_hook: CodeHook | None = None,
 ) -> IntArray:
@@ -273,8 +283,7 @@ def read(
         x: integer codes of `input_bits` bits (sign included where `inputs_signed`).
         input_bits: width of the inputs; it sets the number of digits.
         inputs_signed: rows are driven with either sign.
-        steps_log2: ADC step as a power of two of the accumulator unit, one or one per slice; an
-            ideal converter has none, its sums are rounded once, at the end.
+        steps_log2: ADC steps; an ideal converter has none, its sums are rounded once, at the end.
         column_hook: analog error on the sums of one access.
         code_hook: error of the converter, in steps.
     """

@@ -91,6 +91,8 @@ class AdcSpec:
     columns_per_adc: int = 1
     """Columns that take turns on one converter."""
     range_mode: RangeMode = "calibrated"
+    range_per_column: bool = False
+    """Integer arithmetic: every column has a step of its own; else a layer's columns share one."""
     limits: tuple[tuple[float, float], ...] = ()
     """Calibrated ranges, one per weight slice (one in all without slices), in units of one full
     input times one full conductance."""

@@ -15,10 +15,10 @@ from enos_compiler.crossbar.blocks import IntArray
 from enos_compiler.crossbar.calibrate import Rule, calibrate_steps
 from enos_compiler.crossbar.convolution import unfold
 from enos_compiler.crossbar.fast import FastConvolution
-from enos_compiler.crossbar.integer import Form, IntegerMatrix, Stored, store
+from enos_compiler.crossbar.integer import IntegerMatrix, Stored, store
+from enos_compiler.crossbar.layer import stored_form
 from enos_compiler.crossbar.nonideal import NonIdealities, make_device
 from enos_compiler.crossbar.spec import CrossbarSpec
-from enos_compiler.errors import RefusalError
 from enos_compiler.evaluate.layers import kernel, layer_step, layer_terms, to_images
 from enos_compiler.evaluate.network import CodeNetwork, Step
 from enos_compiler.ir.formats import ValueFormat
@@ -68,28 +68,6 @@ def _store(layer: Layer, term: Term, spec: CrossbarSpec, fmt: ValueFormat) -> Te
     weight = kernel(term.weight, layer.shape).reshape(layer.shape.g, layer.shape.m, -1)
     matrices = tuple(store(spec, Stored(codes, bits, form)) for codes in weight)
     return TermOnArrays(matrices, 1 if sign else fmt.bits, sign, fmt.zero_point)
-
-
-def stored_form(layer: Layer, term: Term) -> tuple[int, Form]:
-    """Return the width and the form in which cells keep a term's weights.
-
-    Raises:
-        RefusalError: the operator's weights are no levels of cells.
-    """
-    if layer.choice is None:
-        raise ValueError(f"layer {layer.name} is not assigned")
-    name, bits = layer.choice.operator, layer.choice.bits.weight
-    if name in ("bw", "xnor") or (name in ("mf", "ef") and term.reads == "code"):
-        return 1, "binary"
-    if name == "mf":
-        return bits - 1, "unsigned"
-    if name in ("mac", "ef"):
-        return bits, "signed"
-    raise RefusalError(
-        f"{name} does not run on crossbars",
-        place=layer.name,
-        remedy="one of: mac, bw, xnor, mf, ef",
-    )
 
 
 def calibrate(

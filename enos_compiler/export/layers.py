@@ -5,7 +5,8 @@
   exact because every partial sum is an integer below 2**24 times a power of two.
 * `product`: two activations, Q/DQ around MatMul under the same bound.
 * `integer`: mac above the bound: ConvInteger or MatMulInteger and the double tail.
-* `function`: any other operator: its local function of domain `enos`, then the requantisation.
+* `function`: any other operator, and arrays whose converters change the sums: a local function of
+  domain `enos`, then the requantisation.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from onnx import TensorProto
 from enos_compiler.ir.formats import IntArray, QuantizedLayer, ValueFormat
 from enos_compiler.ir.network import Layer
 from enos_compiler.semantics.onnx_builder import OnnxBuilder
-from enos_compiler.semantics.operands import operator_of, quantized
+from enos_compiler.semantics.operands import arithmetic_of, quantized
 from enos_compiler.semantics.quantizer import EXACT_FLOAT32
 
 Form = Literal["Q/DQ", "product", "integer", "function"]
@@ -47,7 +48,7 @@ class Result:
 def layer_form(layer: Layer) -> Form:
     """Return the form that a quantised layer is written in."""
     integers = quantized(layer)
-    if layer.choice is None or layer.choice.operator != "mac":
+    if layer.choice is None or layer.choice.operator != "mac" or integers.array is not None:
         return "function"
     if layer.shape.activation_product:
         bound = layer.shape.c * _product_bound(integers.input_formats)
@@ -185,7 +186,7 @@ def _write_function(
 ) -> Result:
     """Add the call of the operator's local function and its unit."""
     integers = quantized(layer)
-    function = operator_of(layer).onnx_body(layer, integers)
+    function = arithmetic_of(layer).onnx_body(layer, integers)
     total = builder.call(function, codes, metadata=metadata)
     rank = len(builder.shape(codes[0]))
     if integers.bound >= EXACT_FLOAT32:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, fx
@@ -17,10 +17,16 @@ from enos_compiler.frontend.data import Data
 from enos_compiler.frontend.lower_elementwise import MASKED
 from enos_compiler.ir.network import Network, Vector
 
+if TYPE_CHECKING:
+    from enos_compiler.frontend.user import UserModel
+
 Range = tuple[float, float]
 
 ROWS_AT_ONCE = 32
 """Entries of a batch that are run together: enough to be fast, few enough to fit in memory."""
+
+EXAMPLES = 256
+"""Most inputs that are run at once where they need not fit a batch."""
 
 MASK_LIMIT = MASKED / 10
 """Constants at or below it hide scores of attention."""
@@ -68,6 +74,28 @@ def image_batches(data: Data, images: int, batch_size: int = 32) -> Iterator[tup
     """Yield up to `images` training inputs of the user's data."""
     for inputs, _ in data.batches("train", batch_size=batch_size, limit=images):
         yield (inputs,)
+
+
+def real_inputs(network: Network, user: UserModel | None, images: int) -> tuple[Tensor, ...]:
+    """Return inputs at once: training images where they are wanted and given, else the examples.
+
+    Args:
+        network: fixes the batch, where it is fixed: one run of it is returned.
+        user: gives data; None for a saved network.
+        images: most training images; 0 for the example inputs.
+    """
+    data = user.data() if user is not None and images else None
+    if data is not None and data.dataset("train") is not None and len(network.inputs) == 1:
+        batches = image_batches(data.for_network(network), images)
+        inputs = tuple(torch.cat(parts) for parts in zip(*batches, strict=True))
+    else:
+        inputs = network.example_inputs
+    if network.batch_is_symbolic:
+        return tuple(tensor[:EXAMPLES] for tensor in inputs)
+    return tuple(
+        tensor[: network.values[name].shape[0]] if network.values[name].shape else tensor
+        for name, tensor in zip(network.inputs, inputs, strict=True)
+    )
 
 
 def _fitting(network: Network, inputs: Sequence[Tensor]) -> Iterator[tuple[Tensor, ...]]:

@@ -3,7 +3,7 @@
 
 from enos_compiler.ir.choice import Bits, Choice, Refusal
 from enos_compiler.ir.cost import Action, Cost, Price, component_of
-from enos_compiler.ir.formats import IntArray, QuantizedLayer, ValueFormat
+from enos_compiler.ir.formats import ArrayForm, ArrayRead, IntArray, QuantizedLayer, ValueFormat
 from enos_compiler.ir.network import FACTS, Fact, Home, Layer, Network, Node, Value, Vector
 from enos_compiler.ir.program import Buffer, Instruction, Memory, Program
 from enos_compiler.ir.shape import DIMS, RELEVANT, TENSORS, Dim, LayerShape, Tensor
@@ -14,6 +14,8 @@ __all__ = [
     "RELEVANT",
     "TENSORS",
     "Action",
+    "ArrayForm",
+    "ArrayRead",
     "Bits",
     "Buffer",
     "Choice",

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,6 +63,40 @@ class ValueFormat:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class ArrayRead:
+    """How cells keep the weights of one of a layer's sums, and how its columns are converted."""
+
+    form: Literal["signed", "unsigned", "binary"]
+    """Two's complement short of its lowest value; 0 and up; or -1 and +1."""
+    bits: int
+    """Width of the stored weights."""
+    steps: IntArray
+    """(slices, 1), or (slices, columns of all groups): a converter's step is 2**steps accumulator
+    units of its slice."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ArrayForm:
+    """An array whose converters change a layer's sums: they are cut, rounded and clipped.
+
+    Rows of a sum are cut into blocks of `rows`, these into groups of `rows_at_once` that are
+    converted together; weights into slices of `cell_bits`, inputs into digits of `digit_bits`.
+    """
+
+    arithmetic: str
+    """What computes it: an entry point of the group `enos_compiler.arithmetics`."""
+    rows: int
+    rows_at_once: int
+    cell_bits: int
+    encoding: Literal["differential", "offset", "unit_column"]
+    subtract_before_adc: bool
+    digit_bits: int
+    adc_bits: int
+    reads: tuple[ArrayRead, ...]
+    """One per sum of the layer's operator, in the order of its terms."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class QuantizedLayer:
     """The integers of a layer: what it computes is defined by its operator's `accumulate`.
 
@@ -80,3 +115,5 @@ class QuantizedLayer:
     bound: int
     """Largest |total| that any input can reach over channels; below 2**24 floats are exact."""
     options: Mapping[str, int] = field(default_factory=dict)
+    array: ArrayForm | None = None
+    """Where converters change the sums: how. None: the operator's own integers."""

@@ -34,7 +34,7 @@ _DIGIT_BITS = 4
 
 
 @dataclass(slots=True)
-class _Body:
+class FunctionBody:
     """A function under construction: nodes, formal tensors, and names that do not clash."""
 
     nodes: list[NodeProto] = field(default_factory=list)
@@ -42,6 +42,7 @@ class _Body:
     count: int = 0
 
     def node(self, op: str, *inputs: str, output: str | None = None, **attributes: Any) -> str:
+        """Add a node of one output and return the output's name."""
         from onnx import helper
 
         self.count += 1
@@ -50,12 +51,14 @@ class _Body:
         return result
 
     def cast(self, name: str, *, double: bool = False, output: str | None = None) -> str:
+        """Add a Cast to float32 or double."""
         from onnx import TensorProto
 
         to = TensorProto.DOUBLE if double else TensorProto.FLOAT
         return self.node("Cast", name, to=to, output=output)
 
     def tensor(self, name: str, value: NDArray[np.generic]) -> str:
+        """Add a formal input that takes `value` at the call."""
         self.tensors[name] = value
         return name
 
@@ -74,7 +77,7 @@ def terms_function(
     fmt = quantized.input_formats[0]
     double = quantized.bound >= EXACT_FLOAT32
     parts = [part for term in terms for part in (_split(term, quantized) if double else (term,))]
-    body = _Body()
+    body = FunctionBody()
     steps = body.cast("codes")
     if fmt.zero_point:
         zero = body.tensor("zero_point", np.array(fmt.zero_point, dtype=np.float32))
@@ -88,7 +91,7 @@ def terms_function(
         scaled = _scaled(body, layer, product, part, suffix, double=double)
         total = body.node("Add", total, scaled) if total else scaled
     bias = along_channels(quantized.bias, layer, _rank(layer, terms[0].weight))
-    body.node("Add", total, body.tensor("bias", _real(bias, double=double)), output="total")
+    body.node("Add", total, body.tensor("bias", real_tensor(bias, double=double)), output="total")
     variant = ("Signed" if fmt.zero_point else "") + ("Double" if double else "")
     if len(parts) > len(terms):
         variant += "Split" + "".join(part.reads[0].upper() for part in parts)
@@ -105,12 +108,12 @@ def terms_function(
 def product_function(name: str, quantized: QuantizedLayer) -> OnnxFunction:
     """Return the local function of an activation product: MatMul of codes less zero points."""
     double = quantized.bound >= EXACT_FLOAT32
-    body = _Body()
+    body = FunctionBody()
     operands = []
     for side, fmt in zip(("left", "right"), quantized.input_formats, strict=True):
         steps = body.cast(f"{side}_codes", double=double)
         if fmt.zero_point:
-            zero = _real(np.array(fmt.zero_point, dtype=np.int64), double=double)
+            zero = real_tensor(np.array(fmt.zero_point, dtype=np.int64), double=double)
             steps = body.node("Sub", steps, body.tensor(f"{side}_zero_point", zero))
         operands.append(steps)
     body.node("MatMul", *operands, output="total")
@@ -124,14 +127,14 @@ def product_function(name: str, quantized: QuantizedLayer) -> OnnxFunction:
     )
 
 
-def _product(body: _Body, layer: Layer, operand: str, part: Term, suffix: str) -> str:
+def _product(body: FunctionBody, layer: Layer, operand: str, part: Term, suffix: str) -> str:
     """Add the convolution or matrix product of one part; return its float32 sums."""
     if layer.op != "conv":
-        weight = body.tensor(f"weight{suffix}", _packed(part.weight.T))
+        weight = body.tensor(f"weight{suffix}", packed(part.weight.T))
         return body.node("MatMul", operand, body.cast(weight))
     from onnx import AttributeProto
 
-    weight = body.tensor(f"weight{suffix}", _packed(part.weight))
+    weight = body.tensor(f"weight{suffix}", packed(part.weight))
     product = body.node("Conv", operand, body.cast(weight))
     kinds = {"group": AttributeProto.INT}
     kinds |= dict.fromkeys(("strides", "pads", "dilations"), AttributeProto.INTS)
@@ -143,11 +146,11 @@ def _product(body: _Body, layer: Layer, operand: str, part: Term, suffix: str) -
 
 
 def _scaled(
-    body: _Body, layer: Layer, product: str, part: Term, suffix: str, *, double: bool
+    body: FunctionBody, layer: Layer, product: str, part: Term, suffix: str, *, double: bool
 ) -> str:
     """Add the multiplication by one part's multiplier, in float64 where the total needs it."""
     factor = along_channels(part.multiplier, layer, _rank(layer, part.weight))
-    name = body.tensor(f"multiplier{suffix}", _real(factor, double=double))
+    name = body.tensor(f"multiplier{suffix}", real_tensor(factor, double=double))
     return body.node("Mul", body.cast(product, double=True) if double else product, name)
 
 
@@ -174,7 +177,7 @@ def _split(term: Term, quantized: QuantizedLayer) -> tuple[Term, ...]:
     return tuple(parts)
 
 
-def _packed(weight: IntArray) -> NDArray[np.generic]:
+def packed(weight: IntArray) -> NDArray[np.generic]:
     """Return the weights in the narrowest signed integer type that holds them."""
     low, high = int(weight.min(initial=0)), int(weight.max(initial=0))
     for kind in _INTEGER_TYPES:
@@ -183,7 +186,8 @@ def _packed(weight: IntArray) -> NDArray[np.generic]:
     raise EnosError(f"weight codes {low}..{high} do not fit 32 bits")
 
 
-def _real(values: IntArray, *, double: bool) -> NDArray[np.generic]:
+def real_tensor(values: IntArray, *, double: bool) -> NDArray[np.generic]:
+    """Return whole numbers as float32 or float64."""
     return values.astype(np.float64 if double else np.float32)
 
 

@@ -61,6 +61,18 @@ def operator_of(layer: Layer) -> Any:
     return plugins.load("operators", layer.choice.operator)()
 
 
+def arithmetic_of(layer: Layer) -> Any:
+    """Return what computes a layer's total: its operator, or the array that changes its sums.
+
+    It has `accumulate` and `onnx_body` as `operators.base.Operator` describes them.
+
+    Raises:
+        PassError: the layer has no choice or no integers.
+    """
+    array = quantized(layer).array
+    return operator_of(layer) if array is None else plugins.load("arithmetics", array.arithmetic)()
+
+
 def attributes_of(network: Network, node: Vector, op: VectorOp) -> dict[str, Any]:
     """Return the attributes of a vector operation with its parameters as float64 arrays."""
     attributes = dict(node.attributes)

@@ -17,9 +17,9 @@ from enos_compiler.errors import EnosError
 from enos_compiler.ir.formats import IntArray, ValueFormat
 from enos_compiler.ir.network import Layer, Network, Vector
 from enos_compiler.semantics.operands import (
+    arithmetic_of,
     attributes_of,
     constants,
-    operator_of,
     quantized,
     read_formats,
     value_format_of,
@@ -104,7 +104,7 @@ def layer_total(layer: Layer, codes: tuple[IntArray, ...]) -> IntArray:
         layer: quantised.
         codes: what it reads, in its `input_formats`.
     """
-    total: IntArray = operator_of(layer).accumulate(codes, layer, quantized(layer))
+    total: IntArray = arithmetic_of(layer).accumulate(codes, layer, quantized(layer))
     return total
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from enos_compiler.crossbar.analog import FloatMapping, ValueRange, multiply, program
 from enos_compiler.crossbar.blocks import SplitRule, digits, split
-from enos_compiler.crossbar.calibrate import calibrate_steps, slice_sums
+from enos_compiler.crossbar.calibrate import calibrate_steps, column_steps, full_steps, slice_sums
 from enos_compiler.crossbar.converters import code_limits
 from enos_compiler.crossbar.integer import (
     Stored,
@@ -326,7 +326,7 @@ def test_least_error_steps_are_the_best_of_all(
     both = sums_signed(matrix, signed)
     top = 2 ** (bits - 1) - 1 if both else 2**bits - 1
     for index, step in enumerate(steps):
-        sums = slice_sums(matrix, x, input_bits - signed, index)
+        sums = slice_sums(matrix, x, input_bits - signed, index).ravel()
 
         def error(exponent: int, sums: Any = sums) -> float:
             codes = [min(max(round(v / 2**exponent), -top if both else 0), top) for v in sums]
@@ -335,6 +335,32 @@ def test_least_error_steps_are_the_best_of_all(
         assert error(step) == min(error(e) for e in range(16))
     wide = replace(matrix, spec=replace(matrix.spec, adc=replace(spec.adc, bits=24)))
     assert not any(calibrate_steps(wide, x, input_bits, rule="error", **kwargs))
+
+
+@settings(deadline=None, max_examples=40)
+@given(specs(), products(), st.integers(2, 8), st.booleans())
+def test_ranges_of_columns_and_of_weights(
+    spec: CrossbarSpec, case: tuple[Any, ...], bits: int, per_column: bool
+) -> None:
+    """A column's own steps are the finest under which its sums do not clip; full ranges hold all.
+
+    One finer clips the sum that the step is for.
+    """
+    w, x, weight_bits, input_bits, signed = case
+    matrix = store(replace(spec, adc=replace(spec.adc, bits=bits)), Stored(w, weight_bits))
+    own = column_steps(matrix, x, input_bits, inputs_signed=signed)
+    shared = calibrate_steps(matrix, x, input_bits, inputs_signed=signed)
+    assert own.max(axis=1).tolist() == list(shared)
+    top = 2 ** (bits - 1) - 1 if sums_signed(matrix, signed) else 2**bits - 1
+    for index, steps in enumerate(own):
+        sums = np.abs(slice_sums(matrix, x, input_bits - signed, index)).max(axis=1)
+        for largest, step in zip(sums, steps, strict=True):
+            assert round(float(largest) / 2**step) <= top
+            assert step == 0 or round(float(largest) / 2 ** (step - 1)) > top
+    unsigned = np.abs(x)
+    full = full_steps(matrix, input_bits, per_column=per_column)
+    used = column_steps(matrix, np.minimum(unsigned, 2**input_bits - 1), input_bits)
+    assert (full >= used).all()
 
 
 def test_calibration_needs_data_and_a_known_rule() -> None:

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sets the converters of layers on crossbars, and lets what they do travel with the layers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from enos_compiler.crossbar.blocks import IntArray
+from enos_compiler.crossbar.calibrate import calibrate_steps, column_steps, full_steps
+from enos_compiler.crossbar.layer import array_form, conversions_differ, largest_total
+from enos_compiler.crossbar.spec import CrossbarSpec
+from enos_compiler.evaluate.arrays import TermOnArrays, input_columns, terms_on_arrays
+from enos_compiler.evaluate.network import CodeNetwork
+from enos_compiler.ir.network import Layer, Network
+
+Steps = tuple[IntArray, ...]
+"""Per term: exponents (slices, 1), or (slices, columns of all groups)."""
+
+
+def with_converters(
+    network: Network, arrays: Mapping[str, CrossbarSpec], inputs: tuple[Tensor, ...]
+) -> tuple[Network, dict[str, Any]]:
+    """Return the network with an array on every layer whose converters change its sums.
+
+    Full ranges reach as far as a layer's weights; calibrated ones as far as the inputs take its
+    columns where every layer before it is exact, rounded up to a power of two. Layers whose
+    converters lose nothing of any input keep their operator's integers.
+
+    Args:
+        network: quantised.
+        arrays: by layer name, of layers on crossbar cores.
+        inputs: real inputs of the network, for calibrated ranges.
+
+    Returns:
+        the network, and for each array its converters' bits and steps.
+    """
+    lossy = {n: s for n, s in arrays.items() if conversions_differ(network.layers[n], s)}
+    steps = {n: _full(network.layers[n], s) for n, s in lossy.items() if _reaches_all(s)}
+    wanted = {n: s for n, s in lossy.items() if n not in steps}
+    if wanted:
+        steps |= _calibrated(network, wanted, inputs)
+    changed = {name: _with_array(network.layers[name], lossy[name], steps[name]) for name in lossy}
+    return network.with_layers(changed), {
+        name: {
+            "adc_bits": spec.adc.bits,
+            "range": "full" if _reaches_all(spec) else "calibrated",
+            "steps_log2": [
+                {"least": int(step.min()), "most": int(step.max())} for step in steps[name]
+            ],
+        }
+        for name, spec in lossy.items()
+    }
+
+
+def _reaches_all(spec: CrossbarSpec) -> bool:
+    return spec.adc.range_mode == "max"
+
+
+def _with_array(layer: Layer, spec: CrossbarSpec, steps: Steps) -> Layer:
+    if layer.quantized is None:
+        raise ValueError(f"layer {layer.name} has no integers")
+    quantized = replace(layer.quantized, array=array_form(layer, spec, steps))
+    return replace(layer, quantized=replace(quantized, bound=largest_total(layer, quantized)))
+
+
+def _full(layer: Layer, spec: CrossbarSpec) -> Steps:
+    per_column = spec.adc.range_per_column
+    return tuple(
+        _joined(
+            [full_steps(m, term.input_bits, per_column=per_column) for m in term.matrices],
+            per_column=per_column,
+        )
+        for term in terms_on_arrays(layer, spec)
+    )
+
+
+def _joined(groups: list[IntArray], *, per_column: bool) -> IntArray:
+    """Return the steps of all groups: side by side, or the coarsest where columns share one."""
+    if per_column:
+        return np.concatenate(groups, axis=1)
+    return np.max(groups, axis=0)
+
+
+def _calibrated(
+    network: Network, arrays: Mapping[str, CrossbarSpec], inputs: tuple[Tensor, ...]
+) -> dict[str, Steps]:
+    found: dict[str, Steps] = {}
+
+    def watch(name: str, operands: tuple[Tensor, ...]) -> None:
+        if name in arrays:
+            layer, spec = network.layers[name], arrays[name]
+            found[name] = tuple(
+                _term_steps(term, layer, operands[0], per_column=spec.adc.range_per_column)
+                for term in terms_on_arrays(layer, spec)
+            )
+
+    CodeNetwork(network)(*inputs, watch=watch)
+    return found
+
+
+def _term_steps(term: TermOnArrays, layer: Layer, codes: Tensor, *, per_column: bool) -> IntArray:
+    columns = input_columns(term, layer, codes)
+    steps = []
+    for g, matrix in enumerate(term.matrices):
+        if per_column:
+            steps.append(column_steps(matrix, columns[g], term.input_bits))
+        else:
+            shared = calibrate_steps(matrix, columns[g], term.input_bits)
+            steps.append(np.array(shared, np.int64)[:, None])
+    return _joined(steps, per_column=per_column)
