@@ -18,6 +18,7 @@ from enos_compiler.errors import EnosError, UsageError
 from enos_compiler.mapping.objective import OBJECTIVES
 
 if TYPE_CHECKING:
+    from enos_compiler.cores.target import Target
     from enos_compiler.ir.network import Network
     from enos_compiler.pipeline import PassRecord
 
@@ -112,6 +113,16 @@ def teller(*, quiet: bool, verbose: bool) -> Callable[[str], None]:
     if quiet or not (verbose or sys.stderr.isatty()):
         return lambda _text: None
     return lambda text: print(text, file=sys.stderr, flush=True)
+
+
+def tell_of_kernel(target: Target, say: Callable[[str], None]) -> None:
+    """Say in one line that the mapper could be faster, where it is used and is not compiled."""
+    from enos_compiler.cores.base import Maps
+    from enos_compiler.mapping.engine import advice
+
+    line = advice() if any(isinstance(core, Maps) for core in target.cores.values()) else None
+    if line is not None:
+        say(line)
 
 
 def network_printer(after: str | None) -> Callable[[str, Network], None]:

@@ -17,6 +17,7 @@ from enos_compiler.cli.common import (
     add_mapping_options,
     add_output_options,
     run,
+    tell_of_kernel,
     teller,
 )
 from enos_compiler.errors import EnosError, FormatError, RefusalError, UsageError, nearest
@@ -111,6 +112,7 @@ def _map(words: Sequence[str]) -> None:
         _compile(core, arguments)
         if not arguments.shape:
             return
+    tell_of_kernel(target, teller(quiet=arguments.quiet, verbose=arguments.verbose))
     layer, choice = _question(core, shape, arguments.operator, bits)
     nest = _read_nest(arguments.nest) if arguments.nest else None
     answer = _answer(target, core, layer, choice, nest)
@@ -299,7 +301,8 @@ def _compile(core: LoopNestCore, arguments: argparse.Namespace) -> None:
 
     shape = LayerShape(m=4, c=2, p=4, q=4, r=3, s=3)
     widths = core.widths(shape, Choice(core.name, arguments.operator, Bits(8, 8, 8)))
-    teller(quiet=arguments.quiet, verbose=arguments.verbose)("compiling the mapper's kernel")
+    say = teller(quiet=arguments.quiet, verbose=arguments.verbose)
+    say("compiling the mapper's kernel, which takes about half a minute, once")
     folder = compile_kernel(lambda: core.map(shape, arguments.operator, widths, engine="numba"))
     if not arguments.quiet and not arguments.json:
         print(f"kernel in {folder}")

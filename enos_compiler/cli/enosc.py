@@ -19,6 +19,7 @@ from enos_compiler.cli.common import (
     network_printer,
     print_times,
     run,
+    tell_of_kernel,
     teller,
 )
 from enos_compiler.errors import EnosError, UsageError
@@ -153,6 +154,7 @@ def _compile(words: Sequence[str]) -> None:
     )
     output = arguments.output or Path("build") / f"{user.name}-{target.name}"
     check_writable(output)
+    tell_of_kernel(target, say)
     hooks = Hooks(
         say=say,
         progress=sys.stderr.isatty() and not arguments.quiet,

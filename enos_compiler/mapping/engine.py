@@ -16,14 +16,15 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Literal, Protocol, cast, get_args
 
 import numpy as np
 
-from enos_compiler.errors import EnosError
+from enos_compiler.errors import EnosError, UsageError, nearest
 from enos_compiler.mapping import kernel
 
 Engine = Literal["numpy", "numba"]
+ENGINES: tuple[Engine, ...] = get_args(Engine)
 
 
 class Solver(Protocol):
@@ -58,13 +59,32 @@ def numba_version() -> str:
 
 
 def available() -> Engine:
-    """The engine that runs without compiling anything now."""
+    """The engine that runs without compiling anything now, or the one that the user names.
+
+    Raises:
+        UsageError: ENOS_MAPPER_ENGINE names no engine.
+    """
     forced = os.environ.get("ENOS_MAPPER_ENGINE")
-    if forced == "numba":
-        return "numba"
-    if forced == "numpy":
-        return "numpy"
+    if forced is not None:
+        if forced not in ENGINES:
+            raise UsageError(
+                f"`{forced}` is no engine of the mapper",
+                place="ENOS_MAPPER_ENGINE",
+                remedy=nearest(forced, ENGINES),
+            )
+        return cast("Engine", forced)
     return "numba" if numba_version() and (cache_folder() / "complete").is_file() else "numpy"
+
+
+def advice() -> str | None:
+    """Return one line for whoever maps in plain numpy and need not; None where there is none."""
+    forced = "ENOS_MAPPER_ENGINE" in os.environ
+    if forced or not numba_version() or available() == "numba":
+        return None
+    return (
+        "mapping with plain numpy; `enos-map --compile`, once, takes about half a minute and makes "
+        "it twice as fast"
+    )
 
 
 def solver(engine: Engine | None = None) -> Solver:

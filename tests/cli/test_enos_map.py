@@ -17,6 +17,7 @@ from enos_compiler.cli.enos_map import main, parse_shape
 from enos_compiler.cores import map_cache
 from enos_compiler.cores.target import load_target
 from enos_compiler.ir.shape import DIMS, LayerShape
+from enos_compiler.mapping.engine import numba_version
 
 SQUARE = ["M=16", "C=8", "P=8", "Q=8", "R=3", "S=3"]
 
@@ -190,3 +191,16 @@ def test_nests_are_counted_on_request(capsys: pytest.CaptureFixture[str]) -> Non
     assert f" tiles, {found:,} nests" in capsys.readouterr().out
     # 6 = pad x columns x buffer x memory, 1 to 3 or 6 each: every ordered split in four
     assert found == 16
+
+
+def test_whoever_maps_in_plain_numpy_is_told_once(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "nothing compiled"))
+    monkeypatch.delenv("ENOS_MAPPER_ENGINE", raising=False)
+    if not numba_version():
+        pytest.skip("numba is not installed, so there is nothing to compile")
+    assert main([*SQUARE, "-v"]) == 0
+    assert capsys.readouterr().err.count("enos-map --compile") == 1
+    assert main(SQUARE) == 0  # no terminal: nothing but the result
+    assert capsys.readouterr().err == ""

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from small_machines import four_levels, random_shape, three_levels
 
-from enos_compiler.errors import InfeasibleError
+from enos_compiler.errors import InfeasibleError, UsageError
 from enos_compiler.mapping import engine
 from enos_compiler.mapping.mapper import MapResult, map_layer
 from enos_compiler.mapping.prices import Widths
@@ -56,3 +56,27 @@ def test_nothing_is_compiled_until_asked(tmp_path: Path, monkeypatch: pytest.Mon
 def test_engine_can_be_forced(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ENOS_MAPPER_ENGINE", "numpy")
     assert engine.available() == "numpy"
+    monkeypatch.setenv("ENOS_MAPPER_ENGINE", "nunba")
+    with pytest.raises(UsageError, match="`nunba` is no engine of the mapper\n  try: numba"):
+        engine.available()
+
+
+def test_advice_is_given_only_where_it_helps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where numba is installed, the kernel is not compiled, and nobody chose the plain form."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("ENOS_MAPPER_ENGINE", raising=False)
+    monkeypatch.setattr(engine, "numba_version", lambda: "0.60")
+    line = engine.advice()
+    assert line is not None
+    assert "enos-map --compile" in line
+    monkeypatch.setenv("ENOS_MAPPER_ENGINE", "numpy")
+    assert engine.advice() is None
+    monkeypatch.delenv("ENOS_MAPPER_ENGINE")
+    engine.cache_folder().mkdir(parents=True)
+    (engine.cache_folder() / "complete").touch()
+    assert engine.advice() is None
+    (engine.cache_folder() / "complete").unlink()
+    monkeypatch.setattr(engine, "numba_version", lambda: "")
+    assert engine.advice() is None
