@@ -31,7 +31,6 @@ from enos_compiler import plugins
 from enos_compiler.compiler import Compiled
 from enos_compiler.errors import FrontendError, InfeasibleError, RefusalError
 from enos_compiler.export.check import compare
-from enos_compiler.ir.units import energy_text, time_text
 
 ROOT = Path(__file__).parents[1]
 Cell = dict[str, Any]
@@ -49,11 +48,9 @@ def make_cell(name: str, target: str, *, full: bool) -> Cell:
         return {"refused": f"{error.message} ({error.place})" if error.place else error.message}
     except Exception:
         return {"broken": traceback.format_exc().splitlines()[-1]}
-    totals, checks = compiled.report["totals"], compiled.report["checks"]
+    checks = compiled.report["checks"]
     return {
-        "macs": totals["macs"],
-        "energy_pj": totals["energy_pj"],
-        "latency_ns": totals["latency_ns"],
+        "macs": compiled.report["totals"]["macs"],
         "onnx_steps": checks["onnx_max_steps"],
         "onnx_steps_real": _steps_on_real_inputs(compiled, name, inputs, full=full),
         "simulator_steps": checks["simulator_max_steps"],
@@ -134,9 +131,8 @@ def _text(cell: Cell | None) -> str:
     if "broken" in cell:
         return "**broken**"
     told = "equal" if is_equal(cell) else "**differs**"
-    simulated = ", replayed" if cell["simulator_steps"] == 0 else ""
-    price = f"{energy_text(cell['energy_pj'])}, {time_text(cell['latency_ns'])}"
-    return f"{told}{simulated}; {price}"
+    is_replayed = cell["simulator_steps"] == 0 and cell["events_equal"]
+    return f"{told}, replayed" if is_replayed else told
 
 
 def _refused(cells: Mapping[str, Cell]) -> Iterator[str]:

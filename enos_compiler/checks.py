@@ -75,7 +75,8 @@ def _check_onnx(onnx: ModelProto, network: Network, inputs: Arrays) -> int:
 
 def _check_program(network: Network, target: Target, inputs: Arrays) -> dict[str, Any]:
     """Replay the program; return the largest difference and whether events equal the costs."""
-    few = _whole_batches(tuple(a[: REPLAYED_INPUTS * network.batch] for a in inputs), network)
+    rows = network.batch * (REPLAYED_INPUTS if network.batch_is_symbolic else 1)
+    few = _whole_batches(tuple(a[:rows] for a in inputs), network)
     done = replay(executable(network), few)
     steps = max(
         output_steps(network, name, found, right)

@@ -90,7 +90,9 @@ class Compiled:
         from enos_compiler.schedule.executable import executable
         from enos_compiler.schedule.program_file import write_program
 
-        with staged_outputs(Path(folder), last="report.json", stale=("network",)) as stage:
+        with staged_outputs(
+            Path(folder), last="report.json", stale=("network", "model.onnx.data")
+        ) as stage:
             save_onnx(self.onnx, stage / "model.onnx")
             write_program(executable(self.network), stage)
             write_csv(self.report, stage / "layers.csv")
@@ -257,7 +259,10 @@ def _finish(
     hooks.say("export: model.onnx")
     onnx = export_onnx(
         network,
-        costs={row["name"]: (row["energy_pj"], row["latency_ns"]) for row in report["layers"]},
+        costs={
+            row["name"]: (row["energy_pj"], row["latency_ns"])
+            for row in (*report["layers"], *report["vector"], *report["host"])
+        },
         totals={name: float(report["totals"][name]) for name in ("energy_pj", "latency_ns")},
         target=target.name,
     )

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +15,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from enos_compiler.errors import EnosError
+from enos_compiler.export.onnx import is_large, save_onnx
 from enos_compiler.ir.network import Layer, Network
 from enos_compiler.semantics import reference
 from enos_compiler.semantics.operands import quantized
@@ -89,11 +92,11 @@ class OnnxSession:
         )
         options.intra_op_num_threads = threads
         options.log_severity_level = 4
-        source = str(model) if isinstance(model, Path) else model.SerializeToString()
         try:
-            self._session = ort.InferenceSession(
-                source, options, providers=["CPUExecutionProvider"]
-            )
+            with _loadable(model) as source:
+                self._session = ort.InferenceSession(
+                    source, options, providers=["CPUExecutionProvider"]
+                )
         except Exception as error:
             raise EnosError(
                 f"ONNX Runtime refuses the exported model: {error}",
@@ -110,6 +113,18 @@ class OnnxSession:
             for (name, dtype), array in zip(self._inputs.items(), inputs, strict=True)
         }
         return tuple(self._session.run(None, feeds))
+
+
+@contextmanager
+def _loadable(model: ModelProto | Path) -> Iterator[str | bytes]:
+    """Yield a file's path or a model's bytes; one too large for its own file lies in two."""
+    if isinstance(model, Path):
+        yield str(model)
+    elif is_large(model):
+        with tempfile.TemporaryDirectory() as folder:
+            yield str(save_onnx(model, Path(folder) / "model.onnx")[0])
+    else:
+        yield model.SerializeToString()
 
 
 def chunks(network: Network, inputs: tuple[Array, ...]) -> Iterator[tuple[Array, ...]]:

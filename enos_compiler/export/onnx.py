@@ -2,18 +2,27 @@
 """Writes a quantised network as an ONNX model that ONNX Runtime computes bit for bit.
 
 Every value is one uint8 tensor of codes, every layer one compute node with its operator, core,
-widths and price in `metadata_props`. Runtimes drop metadata on nodes that they fuse or inline:
-readers of the metadata read the file.
+widths and price in `metadata_props`; the node that ends a vector operation carries its own.
+Runtimes drop metadata on nodes that they fuse or inline: readers of the metadata read the file.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-from onnx import ModelProto, TensorProto, ValueInfoProto, checker, helper, save_model
+from onnx import (
+    ModelProto,
+    TensorProto,
+    ValueInfoProto,
+    checker,
+    external_data_helper,
+    helper,
+    save_model,
+)
 
 from enos_compiler.errors import PassError
 from enos_compiler.export.layers import finish_codes, finish_real, write_layer
@@ -52,7 +61,7 @@ def export_onnx(
 
     Args:
         network: quantised.
-        costs: energy in pJ and latency in ns per layer name, for the metadata.
+        costs: energy in pJ and latency in ns per layer or vector operation, for the metadata.
         totals: numbers of the whole network by name (`energy_pj`, `latency_ns`, ...).
         target: name of the chip.
 
@@ -76,29 +85,35 @@ def export_onnx(
         ir_version=IR_VERSION,
         functions=list(builder.functions.values()),
         producer_name=_PRODUCER,
+        producer_version=version(_PRODUCER),
     )
-    properties = {f"enos.{name}": repr(float(value)) for name, value in (totals or {}).items()}
+    properties = {"enos.network": network.name, "enos.batch": str(network.batch)}
+    properties |= {f"enos.{name}": repr(float(value)) for name, value in (totals or {}).items()}
     if target is not None:
         properties["enos.target"] = target
     helper.set_model_props(model, properties)
-    if tensor_bytes(model) < EXTERNAL_BYTES:
+    if not is_large(model):
         checker.check_model(model, full_check=True)
     return model
 
 
-def tensor_bytes(model: ModelProto) -> int:
-    """Return the size of all initialisers."""
-    return sum(len(tensor.raw_data) for tensor in model.graph.initializer)
+def is_large(model: ModelProto) -> bool:
+    """Whether the tensors are too many for one file."""
+    return sum(len(tensor.raw_data) for tensor in model.graph.initializer) >= EXTERNAL_BYTES
 
 
 def save_onnx(model: ModelProto, path: Path) -> tuple[Path, ...]:
-    """Write the model and return the files; large tensors go to `<name>.data` beside it."""
-    if tensor_bytes(model) < EXTERNAL_BYTES:
+    """Write the model and return the files; large tensors go to `<name>.data` beside it.
+
+    The model itself keeps its tensors.
+    """
+    if not is_large(model):
         save_model(model, path)
         return (path,)
     data = path.with_name(f"{path.name}.data")
     data.unlink(missing_ok=True)
     save_model(model, path, save_as_external_data=True, location=data.name)
+    external_data_helper.load_external_data_for_model(model, str(path.parent))
     checker.check_model(str(path), full_check=True)
     return (path, data)
 
@@ -144,7 +159,10 @@ class _Writer:
         output = value_format_of(self.network, node.output, node.name)
         attributes = attributes_of(self.network, node, op)
         codes = self._copies(node.inputs, formats, node.name)
-        self._keep(node.output, op.onnx(self.builder, codes, formats, output, attributes))
+        before = len(self.builder.nodes)
+        result = op.onnx(self.builder, codes, formats, output, attributes)
+        self.builder.note(result, self._vector_metadata(node), since=before)
+        self._keep(node.output, result)
 
     def _write_layer(self, layer: Layer) -> None:
         codes = self._copies(layer.inputs, quantized(layer).input_formats, layer.name)
@@ -190,23 +208,37 @@ class _Writer:
             tensors.append(self.codes[name] if stored == fmt else self.copies[name, fmt])
         return tuple(tensors)
 
+    def _vector_metadata(self, vector: Vector) -> dict[str, str]:
+        return {
+            "enos.vector": vector.name,
+            "enos.operation": vector.op,
+            "enos.core": vector.core,
+            "enos.bits.output": str(vector.bits),
+            **self._price(vector.name),
+        }
+
+    def _price(self, name: str) -> dict[str, str]:
+        if name not in self.costs:
+            return {}
+        energy_pj, latency_ns = self.costs[name]
+        return {
+            "enos.energy_pj": repr(float(energy_pj)),
+            "enos.latency_ns": repr(float(latency_ns)),
+        }
+
     def _metadata(self, layer: Layer) -> dict[str, str]:
         choice = layer.choice
         if choice is None:
             raise PassError("has no choice", place=layer.name, remedy="run assign")
-        properties = {
+        return {
             "enos.layer": layer.name,
             "enos.operator": choice.operator,
             "enos.core": choice.core,
             "enos.bits.input": str(choice.bits.input),
             "enos.bits.weight": str(choice.bits.weight),
             "enos.bits.output": str(choice.bits.output),
+            **self._price(layer.name),
         }
-        if layer.name in self.costs:
-            energy_pj, latency_ns = self.costs[layer.name]
-            properties["enos.energy_pj"] = repr(float(energy_pj))
-            properties["enos.latency_ns"] = repr(float(latency_ns))
-        return properties
 
     def _value_info(self, value: Value, label: str) -> ValueInfoProto:
         """Describe a graph input or output; a symbolic batch is named `batch`."""

@@ -91,11 +91,15 @@ class OnnxBuilder:
         name = self.fresh(op)
         result = output or f"{name}.out"
         node = helper.make_node(op, list(inputs), [result], name, domain=domain, **attributes)
-        for key, value in (metadata or {}).items():
-            entry = node.metadata_props.add()
-            entry.key, entry.value = key, value
+        _add_metadata(node, metadata or {})
         self.nodes.append(node)
         return result
+
+    def note(self, tensor: str, metadata: Mapping[str, str], *, since: int) -> None:
+        """Add metadata to the node that makes a tensor; nothing if it is older than `since`."""
+        for node in self.nodes[since:]:
+            if tensor in node.output:
+                _add_metadata(node, metadata)
 
     def dequantize(self, codes: str, fmt: ValueFormat, *, output: str | None = None) -> str:
         """Add DequantizeLinear of uint8 codes; the zero point is always written."""
@@ -250,6 +254,12 @@ class OnnxBuilder:
             if known.SerializeToString() == proto.SerializeToString():
                 return name
             number += 1
+
+
+def _add_metadata(node: NodeProto, metadata: Mapping[str, str]) -> None:
+    for key, value in metadata.items():
+        entry = node.metadata_props.add()
+        entry.key, entry.value = key, value
 
 
 def _referenced(nodes: Sequence[NodeProto]) -> list[str]:

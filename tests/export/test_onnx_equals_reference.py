@@ -364,6 +364,8 @@ def test_metadata_names_choice_and_price() -> None:
         }
     ]
     assert {p.key: p.value for p in model.metadata_props} == {
+        "enos.network": "hand",
+        "enos.batch": "1",
         "enos.energy_pj": "99.0",
         "enos.target": "chip",
     }
@@ -400,6 +402,23 @@ def test_large_tensors_lie_beside_the_model(
     assert [f.name for f in files] == ["model.onnx", "model.onnx.data"]
     assert all(f.exists() for f in files)
     assert compare(path, network, images(network)).max_steps == 0
+
+
+def test_a_large_model_runs_from_memory_and_is_written_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Writing moves tensors into the second file; the model at hand must keep them."""
+    monkeypatch.setattr("enos_compiler.export.onnx.EXTERNAL_BYTES", 100)
+    network = residual_network(1)
+    model = export_onnx(network)
+    before = [tensor.raw_data for tensor in model.graph.initializer]
+    assert compare(model, network, images(network)).max_steps == 0
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        path, data = save_onnx(model, tmp_path / name / "model.onnx")
+        assert data.stat().st_size > 100
+        assert compare(path, network, images(network)).max_steps == 0
+    assert [tensor.raw_data for tensor in model.graph.initializer] == before
 
 
 def test_a_wrong_model_is_found_out() -> None:

@@ -170,12 +170,21 @@ def test_networks_that_users_bring_are_exact_in_onnx_runtime(name: str, seed: in
     assert_exact(model, inputs, seed, 0.2)
 
 
-def test_metadata_stand_once_per_layer() -> None:
+def test_metadata_stand_once_per_layer_and_vector_operation() -> None:
+    """A reshape that leaves its codes in place has no node to carry any."""
     network = quantised(Speech().eval(), (torch.randn(2, 4, 40),), 0)
-    noted = Counter(
-        entry.value
-        for node in export_onnx(network).graph.node
-        for entry in node.metadata_props
-        if entry.key == "enos.layer"
-    )
-    assert noted == dict.fromkeys(network.layers, 1)
+    costs = dict.fromkeys(network.order, (1.5, 2.0))
+    noted = [
+        {entry.key: entry.value for entry in node.metadata_props}
+        for node in export_onnx(network, costs=costs).graph.node
+    ]
+    layers = Counter(entry["enos.layer"] for entry in noted if "enos.layer" in entry)
+    vectors = Counter(entry["enos.vector"] for entry in noted if "enos.vector" in entry)
+    assert layers == dict.fromkeys(network.layers, 1)
+    assert vectors == dict.fromkeys(network.vectors, 1)
+    for entry in noted:
+        if "enos.vector" in entry:
+            vector = network.vectors[entry["enos.vector"]]
+            assert entry["enos.operation"] == vector.op
+            assert entry["enos.bits.output"] == str(vector.bits)
+            assert (entry["enos.energy_pj"], entry["enos.latency_ns"]) == ("1.5", "2.0")
