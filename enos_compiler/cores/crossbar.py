@@ -300,6 +300,17 @@ class CrossbarCore:
             for rows, size in self.sizes.items()
         }
 
+    def peak_macs_per_ns(self, choice: Choice) -> float:
+        """Return the speed with every array of the choice's size full and read without pause."""
+        size, zero_point = self._size(choice), ZERO_POINT in choice.options
+        rows, columns = size.rows.value, size.columns.value
+        tile = self.placement(LayerShape(c=rows), choice).matrices[0].tiles[0]
+        full = LayerShape(m=max(1, (columns - tile.unit_columns) // tile.data_columns), c=rows)
+        placement = self.placement(full, choice)
+        slots = layer_cost(placement, choice.bits.input, zero_point=zero_point).cycles
+        time_ns = slots * self.spec.converters.conversion_ns.value
+        return full.macs / time_ns * size.count.value / placement.arrays
+
     def leakage_mw(self) -> float:
         """Return the leakage power of the whole core in mW, from its area."""
         return self.chip.leakage_mw(self.area_um2())

@@ -212,6 +212,29 @@ def test_a_report_without_sections_still_is_a_page(page: Browser, tmp_path: Path
     assert "map" not in ids
 
 
+def test_a_front_is_drawn_where_a_search_reports_one(page: Browser, tmp_path: Path) -> None:
+    report = small_report()
+    report["accuracy"] = {"reference": 0.95, "compiled": 0.94, "images": 100}
+    report["sections"]["search"] = {
+        "front": [
+            {"energy_pj": 1e5 * i, "validation_accuracy": 0.8 + 0.02 * i, "budget": f"floor+0.{i}"}
+            for i in range(1, 6)
+        ],
+        "posterior": [{"energy_pj": 2e5, "validation_accuracy": None}, "odd"],
+    }
+    _open(page, tmp_path, report)
+    assert page.errors == []
+    centres = page.evaluate(
+        "[...document.querySelectorAll('#front circle')].map(c => "
+        "[c.cx.baseVal.value, c.cy.baseVal.value])"
+    )
+    assert len(centres) == 6
+    xs, ys = zip(*centres[:5], strict=True)
+    assert list(xs) == sorted(xs)
+    assert list(ys) == sorted(ys, reverse=True)
+    assert xs[1] - xs[0] == pytest.approx(xs[4] - xs[3])
+
+
 def _large(layers: int, instructions: int) -> dict[str, Any]:
     """Return a report of many layers in a chain and many instructions in turn on two resources."""
     report = small_report()

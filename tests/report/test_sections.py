@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_report import compiled_small, small_report
 
+from enos_compiler.cores.base import Rated
 from enos_compiler.ir.program import Instruction, Program
 from enos_compiler.report.build import report_schema
 from enos_compiler.report.layout import apart, lay_out
@@ -61,6 +62,20 @@ def test_bytes_and_speed_stay_under_the_roofs() -> None:
             if action.startswith(f"{point['memory']}.") and action.endswith("_64b")
         )
         assert point["bytes"] == read_write
+
+
+def test_no_choice_of_any_layer_is_faster_than_its_cores_peak() -> None:
+    compiled = compiled_small()
+    nearest: dict[str, float] = {}
+    for layer in compiled.network.layers.values():
+        for choice, cost in zip(layer.choices, layer.costs, strict=True):
+            core = compiled.target.cores[choice.core]
+            assert isinstance(core, Rated), choice.core
+            share = layer.shape.macs / cost.latency_ns / core.peak_macs_per_ns(choice)
+            assert share <= 1 + 1e-12, f"{layer.name}: {choice}"
+            nearest[choice.core] = max(nearest.get(choice.core, 0.0), share)
+    assert set(nearest) == set(compiled.target.cores)
+    assert nearest["mac"] > 0.1
 
 
 def test_few_instructions_are_slots_as_they_are() -> None:

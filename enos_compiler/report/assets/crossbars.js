@@ -1,19 +1,62 @@
-// How full the crossbars are: a square per array, filled as far as its cells hold weights.
+// How full the crossbars are: every array to scale, with the rectangle that holds weights.
 
-const MOST_SQUARES = 400;
+const MOST_ARRAYS = 240;
+const MOST_GROUPS = 24;
+/** Length of an array's longer side in pixels, where no layer has more than so many arrays. */
+const SIDES = [[12, 46], [60, 36], [Infinity, 26]];
 
-/** Layers in crossbars with the arrays that they hold. */
+/** Layers in crossbars: size of their arrays, and rectangles in use, equal ones together. */
 function placements() {
   const layers = (sections["map-cim"] || {}).layers || {};
-  return Object.entries(layers).filter(([name, p]) => rowOf.has(name) && p && Number.isInteger(p.arrays) && typeof p.utilisation === "number")
-    .map(([name, p]) => ({ name, core: rowOf.get(name).core, rows: p.rows, columns: p.columns, arrays: p.arrays, filled: p.utilisation }));
+  const found = [];
+  for (const [name, placed] of Object.entries(layers)) {
+    if (!rowOf.has(name) || !placed || !Array.isArray(placed.matrices)) continue;
+    const tiles = placed.matrices.flatMap((matrix) => {
+      const count = (matrix.tiles || []).reduce((sum, tile) => sum + tile.count, 0);
+      const each = (placed.copies || 1) * (count ? matrix.arrays / count : 1);
+      return (matrix.tiles || []).map((tile) => ({ ...tile, count: Math.round(tile.count * each), form: matrix.form }));
+    });
+    found.push({ name, core: rowOf.get(name).core, tiles, ...placed, arrays: tiles.reduce((sum, tile) => sum + tile.count, 0) });
+  }
+  return found;
 }
 
-function waffle(placed) {
-  const shown = Math.min(placed.arrays, MOST_SQUARES);
-  const say = () => [placed.name, { arrays: whole(placed.arrays), of: `${placed.rows} x ${placed.columns} cells`, "cells in use": percent(placed.filled) }];
-  const squares = Array.from({ length: shown }, () => el("span", {}, el("i", { style: { height: percent(placed.filled, 0), background: coreColour(placed.core) } })));
-  return tip(el("div", { class: "waffle", role: "img", "aria-label": `${placed.arrays} arrays, ${percent(placed.filled)} of the cells in use` }, squares), say);
+/** One array: the used rectangle is tinted, the cells of its groups, on the diagonal, are full. */
+function drawArray(placed, tile, scale) {
+  const width = placed.columns * scale;
+  const height = placed.rows * scale;
+  const fill = coreColour(placed.core);
+  const groups = Math.max(1, tile.groups || 1);
+  const used = { x: tile.columns * scale, y: tile.rows * scale };
+  const unit = (tile.unit_columns || 0) * scale;
+  const shown = Math.min(groups, MOST_GROUPS);
+  const blocks = Array.from({ length: shown }, (_, i) => svg("rect", {
+    x: (i * (used.x - unit)) / shown, y: (i * used.y) / shown, width: Math.max(0.4, (used.x - unit) / shown), height: Math.max(0.4, used.y / shown), style: { fill },
+  }));
+  return svg("svg", { width, height, viewBox: `0 0 ${width} ${height}`, "aria-hidden": "true" },
+    svg("rect", { width, height, rx: 1.5, style: { fill: "var(--grid)" } }),
+    svg("rect", { width: used.x, height: used.y, style: { fill, opacity: 0.3 } }), blocks);
+}
+
+function arrayGrid(placed, side) {
+  const scale = side / Math.max(placed.rows, placed.columns);
+  const say = (tile) => () => [placed.name, {
+    "lines in use": `${tile.rows} of ${placed.rows} rows, ${tile.columns} of ${placed.columns} columns`,
+    weights: String(tile.form), ...(tile.groups > 1 ? { groups: whole(tile.groups) } : {}), "arrays like this": whole(tile.count),
+  }];
+  let room = MOST_ARRAYS;
+  const drawn = placed.tiles.flatMap((tile) => {
+    const n = Math.min(room, tile.count);
+    room -= n;
+    return Array.from({ length: n }, () => tip(drawArray(placed, tile, scale), say(tile)));
+  });
+  return el("div", { class: "arrays", role: "img", "aria-label": `${placed.arrays} arrays, ${percent(placed.utilisation)} of the cells in use` }, drawn);
+}
+
+function crossbarFacts(p) {
+  const more = p.arrays > MOST_ARRAYS ? `, ${MOST_ARRAYS} drawn` : "";
+  const turns = p.rounds > 1 ? `, in ${p.rounds} turns` : "";
+  return `${whole(p.arrays)} at ${percent(p.utilisation, 0)}${more}${turns}${p.resident === false ? ", rewritten" : ""}`;
 }
 
 function crossbarSection() {
@@ -24,12 +67,14 @@ function crossbarSection() {
     const key = `${p.rows} x ${p.columns}`;
     bySize.set(key, [...(bySize.get(key) || []), p]);
   }
+  const most = Math.max(...placed.map((p) => p.arrays));
+  const [, side] = SIDES.find(([n]) => most <= n);
   const blocks = [...bySize].map(([size, members]) => {
     const arrays = members.reduce((sum, p) => sum + p.arrays, 0);
-    const filled = members.reduce((sum, p) => sum + p.arrays * p.filled, 0) / arrays;
-    return [el("h3", {}, `${whole(arrays)} arrays of ${size}`, el("span", { class: "soft" }, ` \u2013 ${percent(filled)} of their cells in use`)),
-      el("div", { class: "placed" }, members.map((p) => [el("span", { class: "name", title: p.name }, p.name), waffle(p),
-        el("span", { class: "soft" }, `${whole(p.arrays)} at ${percent(p.filled, 0)}${p.arrays > MOST_SQUARES ? `, ${MOST_SQUARES} drawn` : ""}`)]))];
+    const filled = members.reduce((sum, p) => sum + p.arrays * p.utilisation, 0) / arrays;
+    return [el("h3", {}, `${whole(arrays)} array${arrays === 1 ? "" : "s"} of ${size}`, el("span", { class: "soft" }, `, ${percent(filled)} of their cells in use`)),
+      el("div", { class: "placed" }, members.map((p) => [
+        el("button", { class: "asLink", type: "button", title: p.name, click: () => openSheet(p.name) }, p.name), arrayGrid(p, side), el("span", { class: "soft" }, crossbarFacts(p))]))];
   });
-  return card("crossbars", "How full the crossbars are", "A square is an array, filled as far as its cells hold weights.", null, blocks);
+  return card("crossbars", "How full the crossbars are", "Every array to scale, rows down, columns across; full where cells hold weights.", null, blocks);
 }

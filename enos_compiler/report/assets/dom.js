@@ -63,6 +63,13 @@ function onWidth(node, draw) {
   new ResizeObserver(() => requestAnimationFrame(redraw)).observe(node);
 }
 
+/** Returns the end of a text, about `width` pixels of an 11-pixel font: names differ at their ends. */
+function ending(text, width) {
+  const most = Math.floor(width / 6.4);
+  if (text.length <= most) return text;
+  return most < 4 ? "" : `\u2026${text.slice(text.length - most + 1)}`;
+}
+
 /** Returns text cut to about `width` pixels of a 12-pixel font, its middle left out. */
 function fitted(text, width) {
   const most = Math.floor(width / 6.6);

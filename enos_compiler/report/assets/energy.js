@@ -70,6 +70,12 @@ function energySection() {
     more.hidden = !many;
     more.textContent = view.all ? `Show the ${FEW_BARS} largest` : `Show all ${report.layers.length} layers`;
     bars.replaceChildren(...rows.map((row) => layerBar(row, view.scale === "pj" ? top : row.energy_pj || 1)));
+    const shown = new Set(rows);
+    const left = report.layers.filter((row) => !shown.has(row));
+    if (left.length) {
+      const pj = left.reduce((sum, row) => sum + row.energy_pj, 0);
+      bars.append(barOf(`${left.length} smaller layers`, pj, pj / (totals.energy_pj || 1), [], null, "together, not to scale"));
+    }
     if (others.length) bars.append(el("div", { class: "rule" }));
     for (const [key, name, fill] of others) {
       const width = view.scale === "pj" ? totals[key] / top : 1;

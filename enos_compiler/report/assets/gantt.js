@@ -10,6 +10,9 @@ function slotColour(owner, op) {
   return colour(owner.kind === "host" ? 5 : 4, shade);
 }
 
+/** Ink that reads on a slot: dark on pale shades, and the other way round in the dark. */
+const slotInk = (op) => ((OP_SHADES[op] ?? 2) < 2 ? "light-dark(#fff, #10131a)" : "light-dark(#14171f, #fff)");
+
 /** Slots by resource as objects, in the order of their start. */
 function lanesOf(timeline) {
   const lanes = timeline.resources.map((name) => ({ name, slots: [], busy: 0 }));
@@ -74,8 +77,8 @@ function drawLane(lane, i, view, width) {
     const fill = slotColour(shown.slot.owner, shown.slot.op);
     const open = shown.slot.owner.kind === "layer" && shown.count === 1 ? shown.slot.owner.name : null;
     parts.push(tip(svg("rect", { class: "slot", x: left, y: top + GANTT.label, width: wide, height: GANTT.bar, rx: Math.min(3, wide / 3), "data-owner": open, style: { fill } }), () => slotTip(lane, shown)));
-    const text = wide > 46 ? fitted(shown.slot.owner.name, wide - 10) : "";
-    if (text) parts.push(svg("text", { x: left + 6, y: top + GANTT.label + 16, style: { fill: "light-dark(#fff, #10131a)", "font-size": "11px", "pointer-events": "none" } }, text));
+    const text = wide > 46 ? ending(shown.slot.owner.name, wide - 10) : "";
+    if (text) parts.push(svg("text", { x: left + 6, y: top + GANTT.label + 16, style: { fill: slotInk(shown.slot.op), "font-size": "11px", "pointer-events": "none" } }, text));
   }
   return parts;
 }

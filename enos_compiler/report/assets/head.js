@@ -66,12 +66,12 @@ function checksTile() {
     el("span", { class: verdict === null ? "open" : verdict ? "yes" : "no", "aria-hidden": "true" },
       verdict === null ? "\u25cb" : verdict ? "\u2713" : "\u2717"), text);
   const steps = (n, what) => line(n === null ? null : n === 0,
-    n === null ? `${what}: not run` : n === 0 ? `${what} equals the integers, bit for bit` : `${what} differs by up to ${n} steps`);
+    n === null ? `${what}: not run` : n === 0 ? `${what}: equal in every bit` : `${what}: off by up to ${n} steps`);
   const equal = checks.events_equal;
   return el("div", { class: "tile broad" }, el("dt", {}, `Checks (${checks.level})`), el("dd", {}, el("ul", { class: "ticks" },
     steps(checks.onnx_max_steps, "ONNX Runtime"),
     steps(checks.simulator_max_steps, "Replay"),
-    line(equal, equal === null ? "Events of a replay: not run" : equal ? "Events replayed are those reported" : "Events replayed differ"))));
+    line(equal, equal === null ? "Events replayed: not run" : equal ? "Events replayed: as reported" : "Events replayed: not those reported"))));
 }
 
 function themeButton() {
@@ -102,7 +102,7 @@ function lede() {
   return el("p", { class: "lede" }, "One inference of ", el("b", {}, batch), ": ",
     el("b", {}, `${layers} layer${layers === 1 ? "" : "s"}`), ` (${where}), `,
     el("b", {}, `${count(totals.macs)} multiply-accumulates`), `, operators ${operators}.`,
-    totals.area_um2 ? ` The chip takes ${(totals.area_um2 / 1e6).toFixed(2)} mm\u00b2.` : "");
+    totals.area_um2 ? ` The chip takes ${(totals.area_um2 / 1e6).toFixed(2)}\u00a0mm\u00b2.` : "");
 }
 
 function pageHead() {

@@ -91,7 +91,7 @@ function pricesTable() {
 
 function inputsSection() {
   const fact = (name, ...value) => [el("dt", {}, name), el("dd", {}, value)];
-  const simple = sections.pricing.simple_model_cores;
+  const simple = sections.pricing.simple_model_cores || [];
   const facts = el("dl", { class: "facts" },
     fact("Chip", `${report.target}, file hash `, el("code", {}, report.spec_sha256)),
     fact("Passes", el("ol", { class: "steps" }, report.passes.map((name) => el("li", {}, name)))),
