@@ -31,7 +31,8 @@ from torch import Tensor
 from enos_compiler.crossbar.cellnoise import CellNoise
 from enos_compiler.crossbar.nonideal import NonIdealities
 from enos_compiler.crossbar.spec import AdcSpec, CellSpec, CrossbarSpec
-from enos_compiler.evaluate.arrays import TermOnArrays, calibrate, device_steps
+from enos_compiler.evaluate.arrays import TermOnArrays, device_steps
+from enos_compiler.evaluate.converters import calibrate
 from enos_compiler.evaluate.network import CodeNetwork
 from enos_compiler.ir.network import Network
 
@@ -209,7 +210,9 @@ class Sweep:
         """Return correct answers of one task."""
         arrays = self.arrays(replace(task.setting, variation=0.0))
         seed = np.random.SeedSequence(0, spawn_key=(task.device,))
-        steps = device_steps(self.network, arrays, task.setting.errors, seed)
+        errors = task.setting.errors
+        wrong = dict.fromkeys(arrays, errors) if errors else None
+        steps = device_steps(self.network, arrays, wrong, seed)
         run = CodeNetwork(self.network, steps)
         start = task.block * BLOCK
         found = 0

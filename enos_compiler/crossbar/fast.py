@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from enos_compiler.crossbar.adc_errors import ConverterErrors
-from enos_compiler.crossbar.blocks import digit_widths
+from enos_compiler.crossbar.blocks import IntArray, digit_widths
 from enos_compiler.crossbar.cellnoise import CellNoise
 from enos_compiler.crossbar.converters import code_limits
 from enos_compiler.crossbar.fastblock import TOP_LEVEL, Block, make_block
@@ -23,6 +23,7 @@ from enos_compiler.crossbar.fastint8 import QuantizedConvolution, exact_here
 from enos_compiler.crossbar.fastnoise import FastConverters, NormalStream
 from enos_compiler.crossbar.integer import (
     IntegerMatrix,
+    Steps,
     StoredBlock,
     floor_per_input,
     required_adc_bits,
@@ -50,7 +51,7 @@ class FastConvolution:
         shape: the layer's nest; N is free at the call.
         input_bits: width of the inputs, sign included.
         inputs_signed: inputs carry a sign (float backend).
-        steps_log2: ADC step, one exponent or one per slice.
+        steps_log2: ADC steps; columns are those of all groups side by side.
         read_noise: error of every cell in each access, as in `nonideal`: its exact sum enters,
             one normal per column value.
         converters: what is wrong with the converters, one per group.
@@ -70,7 +71,7 @@ class FastConvolution:
         input_bits: int,
         *,
         inputs_signed: bool = False,
-        steps_log2: int | Sequence[int] = 0,
+        steps_log2: Steps = 0,
         read_noise: CellNoise | None = None,
         converters: Sequence[ConverterErrors] | None = None,
         seed: int = 0,
@@ -94,13 +95,13 @@ class FastConvolution:
         self.on_level = (1 << self.spec.cell.bits) - 1 + first.floor_level
         self.normals = NormalStream(seed)
         self.signed_inputs = inputs_signed
-        slices = self.layout.slices
-        self.steps = (steps_log2,) * slices if isinstance(steps_log2, int) else tuple(steps_log2)
+        self.steps = self._all_steps(steps_log2)
+        """(groups, slices, columns)"""
         self.both = sums_signed(first, inputs_signed)
         self.low, self.high = code_limits(self.spec.adc.bits, self.both)
         ideal = self.spec.adc.law == "ideal"
         if ideal:
-            self.steps = (0,) * slices
+            self.steps = np.zeros_like(self.steps)
         exact = shortcut and self.noise is None and converters is None
         self.joined = exact and (ideal or self._loses_nothing(matrices, input_bits))
         """No converter is left: one convolution with the whole weights and inputs."""
@@ -111,8 +112,8 @@ class FastConvolution:
         self.digits = digit_widths(self.magnitude, self.digit_width)
         if self.joined:
             matrices = [_recombined(m) for m in matrices]
-            self.steps = (0,)
-        self.slices = len(self.steps)
+            self.steps = self.steps[:, :1]
+        self.slices = self.steps.shape[1]
         self.parts = self.layout.planes
         if self.parts == 2 and (self.spec.subtract_before_adc or self.joined):
             self.parts = 1
@@ -123,6 +124,19 @@ class FastConvolution:
         ]
         self.backend = backend or self._best_backend()
         self.dtype = self._accumulator_type()
+
+    def _all_steps(self, steps_log2: Steps) -> IntArray:
+        given = np.asarray(steps_log2, np.int64)
+        slices, columns = self.layout.slices, self.shape.g * self.outputs
+        rows = given.reshape(len(given), -1) if given.ndim else np.full((slices, 1), given)
+        if rows.shape not in ((slices, 1), (slices, columns)):
+            raise SpecError(
+                f"steps of shape {given.shape} are not those of {slices} slices",
+                place="steps_log2",
+                remedy=f"one exponent, one per slice, or ({slices}, {columns})",
+            )
+        wide = np.broadcast_to(rows, (slices, columns))
+        return wide.reshape(slices, self.shape.g, self.outputs).transpose(1, 0, 2)
 
     def _loses_nothing(self, matrices: Sequence[IntegerMatrix], input_bits: int) -> bool:
         """Step 1 and wide enough codes in every slice of every group, exact levels."""
@@ -136,7 +150,7 @@ class FastConvolution:
             required_adc_bits(m, input_bits, inputs_signed=self.signed_inputs) for m in matrices
         ]
         widest = max(max(n) for n in need)
-        return exact and not any(self.steps) and widest <= self.spec.adc.bits
+        return exact and not self.steps.any() and widest <= self.spec.adc.bits
 
     @property
     def _digit_top(self) -> int:
@@ -150,11 +164,17 @@ class FastConvolution:
         reach = max(b.whole_reach for b in self.blocks) * self._digit_top < EXACT_FLOAT32
         return "int8" if fits and reach and exact_here(int(top), self._digit_top) else "float"
 
-    def _steps_per_channel(self) -> Tensor:
+    @property
+    def _one_step(self) -> bool:
+        """All slices and columns share a step."""
+        return bool((self.steps == self.steps[0, 0, 0]).all())
+
+    def _per_channel(self, values: IntArray) -> Tensor:
+        """Values (groups, slices, columns) in the order of output channels, (channels, 1, 1)."""
         import torch
 
-        steps = torch.tensor(self.steps, dtype=torch.float32)
-        return steps.repeat_interleave(self.outputs).repeat(self.shape.g * self.parts)
+        wide = np.repeat(values[:, None], self.parts, axis=1).reshape(-1, 1, 1)
+        return torch.from_numpy(np.ascontiguousarray(wide, np.float32))
 
     def _accumulator_type(self) -> Any:
         """float32 while every partial sum of codes is exact in it."""
@@ -162,7 +182,8 @@ class FastConvolution:
 
         top = float(sum(b.reach for b in self.blocks)) * (1 << self.magnitude)
         if not self.joined and self.spec.adc.law != "ideal":
-            weights = sum(1 << (i * self.spec.cell.bits + s) for i, s in enumerate(self.steps))
+            coarsest = self.steps.max(axis=(0, 2)).tolist()
+            weights = sum(1 << (i * self.spec.cell.bits + s) for i, s in enumerate(coarsest))
             places = sum(1 << (k * self.digit_width) for k in range(len(self.digits)))
             top = float(max(abs(self.low), self.high)) * len(self.blocks) * weights * places
         top = top * self.layout.gain + self.layout.offset * self.shape.taps * (1 << self.magnitude)
@@ -320,8 +341,8 @@ class FastConvolution:
         spread = power.sqrt_().mul_(self._noise_level)
         n, channels, rows, columns = sums.shape
         draw = self.normals.draw(sums.numel()).view(n, rows, columns, channels).permute(0, 3, 1, 2)
-        if len(set(self.steps)) > 1:
-            draw *= torch.exp2(-self._steps_per_channel())[:, None, None]
+        if not self._one_step:
+            draw *= self._per_channel(np.exp2(-self.steps))
         if noise.kind == "proportional":
             sums.addcmul_(draw, spread)
             return
@@ -336,7 +357,7 @@ class FastConvolution:
         """
         if self.noise is None:
             return 0.0
-        scale = 2.0 ** -self.steps[0] if len(set(self.steps)) == 1 else 1.0
+        scale = 2.0 ** -self.steps[0, 0, 0] if self._one_step else 1.0
         if self.noise.kind == "proportional":
             return self.noise.sigma * scale
         planes = self.layout.planes if self.parts == 1 else 1
@@ -353,11 +374,15 @@ class FastConvolution:
     def _shift_add(self, codes: Tensor, n: int, total: Tensor | None) -> Tensor:
         """Add up digits, slices and parts of one block's codes, (N, G * M', P, Q)."""
         summed = self._over_digits(codes, n)
+        places = self.steps[0, :, 0].tolist()
+        if (self.steps != self.steps[:1, :, :1]).any():
+            places = [0] * self.slices
+            summed = summed.to(self.dtype) * self._per_channel(1 << self.steps)
         extent = (n, self.shape.g, self.parts, self.slices, self.outputs)
         pieces = summed.view(*extent, *summed.shape[2:])
         for p in range(self.parts):
             for s in range(self.slices):
-                factor = (1 - 2 * p) * (1 << (s * self.spec.cell.bits + self.steps[s]))
+                factor = (1 - 2 * p) * (1 << (s * self.spec.cell.bits + places[s]))
                 piece = pieces[:, :, p, s].flatten(1, 2)
                 if total is None:
                     fresh = piece.shape == summed.shape and summed.dtype == self.dtype

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from enos_compiler.crossbar.blocks import IntArray
 from enos_compiler.crossbar.fastint8 import QuantizedConvolution
 from enos_compiler.crossbar.fastnoise import RowPower
 from enos_compiler.crossbar.integer import IntegerMatrix
@@ -57,7 +58,7 @@ def make_block(
     matrices: Sequence[IntegerMatrix],
     index: int,
     shape: LayerShape,
-    steps: Sequence[int],
+    steps: IntArray,
     *,
     parts: int,
     rounded: bool,
@@ -68,7 +69,7 @@ def make_block(
         matrices: one per group.
         index: of the block.
         shape: the layer's nest.
-        steps: ADC step per slice, powers of two.
+        steps: ADC steps (groups, slices, columns), as powers of two.
         parts: planes converted apart: 1 takes a pair's difference.
         rounded: round perturbed levels to 127 steps of the largest of their column.
     """
@@ -98,7 +99,7 @@ def make_block(
         turned = np.moveaxis(full, 4, 3).reshape(-1, *taps)
         return torch.from_numpy(turned.astype(np.float32))
 
-    scale = unit[..., 0, :] * np.exp2(-np.array(steps, np.float64))[None, None, :, None]
+    scale = unit[..., 0, :] * np.exp2(-steps)[:, None]
     mask = np.ones((shape.g, 1, 1, rows.stop - rows.start, 1))
     return Block(
         first,

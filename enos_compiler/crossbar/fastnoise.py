@@ -51,7 +51,7 @@ class NormalStream:
         import torch
 
         out = torch.empty(count)
-        for part in out.split(POOL):
+        for part in torch.split(out, POOL):
             a, b = (
                 pool[place : place + len(part)]
                 for pool, place in zip(
@@ -132,7 +132,8 @@ class RowPower:
         import torch
 
         groups = len(self._weight)
-        square = values.mul_(values).unflatten(1, (groups, -1))
+        square = values.mul_(values)
+        square = square.view(len(square), groups, -1, *square.shape[2:])
         whole: Tensor | None = None
         if self._inner is not None:
             whole = _channel_sum(square[:, :, self._inner])

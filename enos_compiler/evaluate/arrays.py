@@ -12,15 +12,19 @@ from torch import Tensor
 
 from enos_compiler.crossbar.adc_errors import ConverterErrors
 from enos_compiler.crossbar.blocks import IntArray
-from enos_compiler.crossbar.calibrate import Rule, calibrate_steps
 from enos_compiler.crossbar.convolution import unfold
 from enos_compiler.crossbar.fast import FastConvolution
-from enos_compiler.crossbar.integer import IntegerMatrix, Stored, store
+from enos_compiler.crossbar.integer import IntegerMatrix, Steps, Stored, store
 from enos_compiler.crossbar.layer import stored_form
 from enos_compiler.crossbar.nonideal import NonIdealities, make_device
 from enos_compiler.crossbar.spec import CrossbarSpec
-from enos_compiler.evaluate.layers import kernel, layer_step, layer_terms, to_images
-from enos_compiler.evaluate.network import CodeNetwork, Step
+from enos_compiler.evaluate.layers import (
+    LayerStep,
+    kernel,
+    layer_step,
+    layer_terms,
+    to_images,
+)
 from enos_compiler.ir.formats import ValueFormat
 from enos_compiler.ir.network import Layer, Network
 from enos_compiler.ir.shape import LayerShape
@@ -40,8 +44,8 @@ class TermOnArrays:
     input_bits: int
     reads_sign: bool
     zero_point: int
-    steps: tuple[int, ...] = (0,)
-    """ADC step per slice, as a power of two."""
+    steps: Steps = 0
+    """Of the converters."""
 
     def row_values(self, codes: Tensor) -> tuple[Tensor, ...]:
         """Return what the rows are driven with: a second read, subtracted, for negative signs."""
@@ -57,9 +61,15 @@ class TermOnArrays:
 
 
 def terms_on_arrays(layer: Layer, spec: CrossbarSpec) -> tuple[TermOnArrays, ...]:
-    """Store a quantised layer's terms in cells of `spec`."""
-    terms, fmt = layer_terms(layer), quantized(layer).input_formats[0]
-    return tuple(_store(layer, term, spec, fmt) for term in terms or ())
+    """Store a quantised layer's terms in cells of `spec`; converters as the layer has them."""
+    terms, integers = layer_terms(layer) or (), quantized(layer)
+    stored = [_store(layer, term, spec, integers.input_formats[0]) for term in terms]
+    if integers.array is None:
+        return tuple(stored)
+    return tuple(
+        replace(term, steps=read.steps)
+        for term, read in zip(stored, integers.array.reads, strict=True)
+    )
 
 
 def _store(layer: Layer, term: Term, spec: CrossbarSpec, fmt: ValueFormat) -> TermOnArrays:
@@ -68,42 +78,6 @@ def _store(layer: Layer, term: Term, spec: CrossbarSpec, fmt: ValueFormat) -> Te
     weight = kernel(term.weight, layer.shape).reshape(layer.shape.g, layer.shape.m, -1)
     matrices = tuple(store(spec, Stored(codes, bits, form)) for codes in weight)
     return TermOnArrays(matrices, 1 if sign else fmt.bits, sign, fmt.zero_point)
-
-
-def calibrate(
-    network: Network,
-    specs: Mapping[str, CrossbarSpec],
-    inputs: Tensor,
-    *,
-    rule: Rule = "range",
-) -> dict[str, tuple[TermOnArrays, ...]]:
-    """Store layers in cells and set their converters by what inputs make of the columns.
-
-    Args:
-        network: quantised.
-        specs: the arrays of each layer that lies on crossbars.
-        inputs: real inputs.
-        rule: see `crossbar.calibrate`.
-    """
-    stored = {name: terms_on_arrays(network.layers[name], spec) for name, spec in specs.items()}
-    found: dict[str, tuple[TermOnArrays, ...]] = {}
-
-    def watch(name: str, operands: tuple[Tensor, ...]) -> None:
-        if name in stored:
-            layer = network.layers[name]
-            found[name] = tuple(_set(term, layer, operands[0], rule) for term in stored[name])
-
-    CodeNetwork(network)(inputs, watch=watch)
-    return found
-
-
-def _set(term: TermOnArrays, layer: Layer, codes: Tensor, rule: Rule) -> TermOnArrays:
-    columns = input_columns(term, layer, codes)
-    per_group = [
-        calibrate_steps(matrix, columns[g], term.input_bits, rule=rule)
-        for g, matrix in enumerate(term.matrices)
-    ]
-    return replace(term, steps=tuple(max(steps) for steps in zip(*per_group, strict=True)))
 
 
 def input_columns(
@@ -120,19 +94,19 @@ def input_columns(
 def device_steps(
     network: Network,
     arrays: Mapping[str, tuple[TermOnArrays, ...]],
-    errors: NonIdealities | None = None,
+    errors: Mapping[str, NonIdealities] | None = None,
     seed: np.random.SeedSequence | int = 0,
-) -> dict[str, Step]:
+) -> dict[str, ArrayStep]:
     """Return how layers on crossbars compute on one device.
 
     Args:
         network: quantised.
-        arrays: from `calibrate`.
-        errors: what is wrong with the device; None for the ideal one.
+        arrays: stored layers by name.
+        errors: what is wrong with the device, by layer; nothing with those that are absent.
         seed: of the device; each layer and term draws from a stream of its own.
     """
     root = seed if isinstance(seed, np.random.SeedSequence) else np.random.SeedSequence(seed)
-    steps: dict[str, Step] = {}
+    steps: dict[str, ArrayStep] = {}
     for index, (name, terms) in enumerate(arrays.items()):
         layer = network.layers[name]
         key = (*root.spawn_key, index)
@@ -142,14 +116,33 @@ def device_steps(
                 term,
                 product,
                 layer.shape,
-                errors,
+                (errors or {}).get(name),
                 np.random.SeedSequence(root.entropy, spawn_key=(*key, t)),
             )
             for t, (term, product) in enumerate(zip(terms, products, strict=True))
         ]
-        step = layer_step(layer, products, sums, network.values[layer.output].format)
-        steps[name] = lambda operands, step=step: step(operands[0])  # type: ignore[misc]
+        output = network.values[layer.output].format
+        steps[name] = ArrayStep(layer, tuple(sums), layer_step(layer, products, sums, output))
     return steps
+
+
+@dataclass(frozen=True, slots=True)
+class ArrayStep:
+    """A layer on one device."""
+
+    layer: Layer
+    sums: tuple[ArraySums, ...]
+    step: LayerStep
+
+    def __call__(self, operands: tuple[Tensor, ...]) -> Tensor:
+        """Return the layer's output."""
+        return self.step(operands[0])
+
+    def saturation(self, operands: tuple[Tensor, ...]) -> tuple[int, int]:
+        """Return how many conversions clip, and how many there are."""
+        images = to_images(operands[0], self.layer)
+        counts = [sums.saturation(images) for sums in self.sums]
+        return sum(c for c, _ in counts), sum(n for _, n in counts)
 
 
 class ArraySums:
@@ -192,3 +185,8 @@ class ArraySums:
         """Return the sums."""
         first, *negative = (self.convolution(x) for x in self._term.row_values(codes))
         return first - negative[0] if negative else first
+
+    def saturation(self, codes: Tensor) -> tuple[int, int]:
+        """Return how many conversions clip, and how many there are."""
+        counts = [self.convolution.saturation(x) for x in self._term.row_values(codes)]
+        return sum(c for c, _ in counts), sum(n for _, n in counts)

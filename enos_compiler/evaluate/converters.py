@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from enos_compiler.crossbar.blocks import IntArray
-from enos_compiler.crossbar.calibrate import calibrate_steps, column_steps, full_steps
+from enos_compiler.crossbar.calibrate import Rule, calibrate_steps, column_steps, full_steps
 from enos_compiler.crossbar.layer import array_form, conversions_differ, largest_total
 from enos_compiler.crossbar.spec import CrossbarSpec
 from enos_compiler.evaluate.arrays import TermOnArrays, input_columns, terms_on_arrays
@@ -83,7 +83,7 @@ def _joined(groups: list[IntArray], *, per_column: bool) -> IntArray:
     """Return the steps of all groups: side by side, or the coarsest where columns share one."""
     if per_column:
         return np.concatenate(groups, axis=1)
-    return np.max(groups, axis=0)
+    return np.asarray(np.max(groups, axis=0))
 
 
 def _calibrated(
@@ -113,3 +113,39 @@ def _term_steps(term: TermOnArrays, layer: Layer, codes: Tensor, *, per_column: 
             shared = calibrate_steps(matrix, columns[g], term.input_bits)
             steps.append(np.array(shared, np.int64)[:, None])
     return _joined(steps, per_column=per_column)
+
+
+def calibrate(
+    network: Network,
+    specs: Mapping[str, CrossbarSpec],
+    inputs: Tensor,
+    *,
+    rule: Rule = "range",
+) -> dict[str, tuple[TermOnArrays, ...]]:
+    """Store layers in cells and set their converters by what inputs make of the columns.
+
+    Args:
+        network: quantised.
+        specs: the arrays of each layer that lies on crossbars.
+        inputs: real inputs.
+        rule: see `crossbar.calibrate`.
+    """
+    stored = {name: terms_on_arrays(network.layers[name], spec) for name, spec in specs.items()}
+    found: dict[str, tuple[TermOnArrays, ...]] = {}
+
+    def watch(name: str, operands: tuple[Tensor, ...]) -> None:
+        if name in stored:
+            layer = network.layers[name]
+            found[name] = tuple(_set(term, layer, operands[0], rule) for term in stored[name])
+
+    CodeNetwork(network)(inputs, watch=watch)
+    return found
+
+
+def _set(term: TermOnArrays, layer: Layer, codes: Tensor, rule: Rule) -> TermOnArrays:
+    columns = input_columns(term, layer, codes)
+    per_group = [
+        calibrate_steps(matrix, columns[g], term.input_bits, rule=rule)
+        for g, matrix in enumerate(term.matrices)
+    ]
+    return replace(term, steps=tuple(max(steps) for steps in zip(*per_group, strict=True)))

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from enos_compiler.crossbar.layer import form_spec
+from enos_compiler.evaluate.arrays import device_steps, terms_on_arrays
 from enos_compiler.evaluate.codes import as_codes, narrowed, vector_codes
 from enos_compiler.evaluate.layers import ExactSums, layer_step, layer_terms
 from enos_compiler.ir.formats import ValueFormat
@@ -46,7 +48,8 @@ class CodeNetwork:
 
     Args:
         network: quantised.
-        steps: how some layers compute, by name; all others compute their exact integers.
+        steps: how some layers compute, by name; all others compute their integers, on arrays
+            as the converters there give them.
     """
 
     def __init__(self, network: Network, steps: Mapping[str, Step] | None = None) -> None:
@@ -121,11 +124,14 @@ def _stored(network: Network, name: str, real: np.ndarray[Any, Any]) -> Tensor:
 
 
 def _exact_step(network: Network, layer: Layer) -> Step:
-    """Return the step of a layer that computes its integers exactly."""
+    """Return the step of a layer that computes its integers, converters included, exactly."""
     output = network.values[layer.output].format
-    terms = layer_terms(layer)
+    terms, array = layer_terms(layer), quantized(layer).array
     if terms is None:
         return _plain_step(network, layer)
+    if array is not None:
+        stored = terms_on_arrays(layer, form_spec(array))
+        return device_steps(network, {layer.name: stored})[layer.name]
     fmt = quantized(layer).input_formats[0]
     sums = [ExactSums(term, layer.shape, fmt) for term in terms]
     step = layer_step(layer, terms, sums, output)

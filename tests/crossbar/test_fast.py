@@ -17,6 +17,7 @@ from enos_compiler.crossbar.convolution import unfold
 from enos_compiler.crossbar.fast import FastConvolution
 from enos_compiler.crossbar.fastint8 import exact_here
 from enos_compiler.crossbar.integer import Stored, read, store
+from enos_compiler.crossbar.layer import group_steps
 from enos_compiler.crossbar.spec import AdcSpec, CellSpec, CrossbarSpec, DacSpec
 from enos_compiler.errors import SpecError
 from enos_compiler.ir.shape import LayerShape
@@ -60,12 +61,18 @@ def cases(draw: st.DrawFn) -> tuple[CrossbarSpec, LayerShape, str, int, int, boo
 @given(
     case=cases(),
     step=st.integers(0, 3),
+    per_column=st.booleans(),
     backend=st.sampled_from([None, "float"]),
     shortcut=st.booleans(),
     seed=st.integers(0, 2**32 - 1),
 )
 def test_fast_codes_equal_the_definition(
-    case: tuple[Any, ...], step: int, backend: str | None, shortcut: bool, seed: int
+    case: tuple[Any, ...],
+    step: int,
+    per_column: bool,
+    backend: str | None,
+    shortcut: bool,
+    seed: int,
 ) -> None:
     spec, shape, form, weight_bits, input_bits, signed = case
     rng = np.random.default_rng(seed)
@@ -73,13 +80,16 @@ def test_fast_codes_equal_the_definition(
     matrices = [store(spec, s) for s in stored]
     top = (1 << (input_bits - signed)) - 1
     height, width = shape.input_extent
-    extent = (height - shape.padding[0] - shape.padding[2], width)
-    x = rng.integers(-top if signed else 0, top + 1, (shape.n, shape.g * shape.c, *extent))
+    sides = (height - shape.padding[0] - shape.padding[2], width)
+    x = rng.integers(-top if signed else 0, top + 1, (shape.n, shape.g * shape.c, *sides))
     columns = unfold(x, shape)
+    extent = (matrices[0].layout.slices, len(matrices) * matrices[0].blocks[0].levels[0].shape[2])
+    steps = rng.integers(0, step + 1, extent) if per_column else np.full((extent[0], 1), step)
     plain = np.concatenate(
         [
-            read(m, columns[g], input_bits, inputs_signed=signed, steps_log2=step)
+            read(m, columns[g], input_bits, inputs_signed=signed, steps_log2=part)
             for g, m in enumerate(matrices)
+            for part in [group_steps(steps, g, len(matrices))]
         ]
     )
     plain = plain.reshape(-1, shape.n, shape.p, shape.q).transpose(1, 0, 2, 3)
@@ -88,7 +98,7 @@ def test_fast_codes_equal_the_definition(
         shape,
         input_bits,
         inputs_signed=signed,
-        steps_log2=step,
+        steps_log2=steps,
         backend=backend,  # type: ignore[arg-type]
         shortcut=shortcut,
     )

@@ -193,7 +193,9 @@ def test_rounded_levels_are_near_and_computed_as_such() -> None:
         assert fast.backend == "int8"
     rounded = []
     for index, block in enumerate(device.matrix.blocks):
-        tensors = make_block([device.matrix], index, shape, (0, 0), parts=1, rounded=True)
+        tensors = make_block(
+            [device.matrix], index, shape, np.zeros((1, 2, 6), np.int64), parts=1, rounded=True
+        )
         levels = tensors.weight(torch.float64).flatten(1).numpy().reshape(2, 6, -1)
         first = block.rows.start - tensors.first * 9
         net = levels[:, :, first : first + block.rows.stop - block.rows.start]

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from enos_compiler.crossbar.convolution import crossbar_convolution
 from enos_compiler.crossbar.spec import AdcSpec, CellSpec, CrossbarSpec, DacSpec
 from enos_compiler.errors import RefusalError
-from enos_compiler.evaluate.arrays import calibrate, device_steps
+from enos_compiler.evaluate.arrays import device_steps
+from enos_compiler.evaluate.converters import calibrate, with_converters
 from enos_compiler.evaluate.network import CodeNetwork
 from enos_compiler.ir.formats import ValueFormat
 from enos_compiler.ir.network import Network
@@ -143,12 +144,32 @@ def test_coarse_converters_give_the_codes_of_the_definition(
         bits,
         8,
         zero_point=quantized.input_formats[0].zero_point,
-        steps_log2={"sum": arrays[name][0].steps},
+        steps_log2={"sum": tuple(np.ravel(arrays[name][0].steps).tolist())},
     )["sum"]
     total = sums * quantized.tensors["multiplier"][:, None, None] + quantized.bias[:, None, None]
     wanted = total * np.exp2(quantized.unit_exponent)[:, None, None]
     found = CodeNetwork(network, device_steps(network, arrays))(inputs)
     assert np.array_equal(found.numpy(), wanted.astype(np.float32))
+
+
+@some
+@given(
+    spec=specs(),
+    operator=st.sampled_from(["mac", "bw", "xnor", "mf", "ef"]),
+    per_column=st.booleans(),
+    full=st.booleans(),
+)
+def test_converters_that_travel_with_layers_equal_the_reference(
+    spec: CrossbarSpec, operator: str, per_column: bool, full: bool
+) -> None:
+    network = residual(operator, signed=operator not in ("mf", "xnor"), groups=2)
+    adc = replace(spec.adc, range_per_column=per_column, range_mode="max" if full else "calibrated")
+    x = images(network)
+    specs_of = dict.fromkeys(network.layers, replace(spec, adc=adc))
+    network, said = with_converters(network, specs_of, (x[:1],))
+    found = CodeNetwork(network)(x).numpy()
+    assert np.array_equal(found, run(network, (x.numpy(),))[0])
+    assert said
 
 
 def test_shifted_weights_are_no_levels_of_cells() -> None:
