@@ -15,9 +15,11 @@ from enos_compiler.mapping.objective import OBJECTIVES, Objective
 if TYPE_CHECKING:
     from enos_compiler.cores.target import Target
 
-Search = Literal["single", "sensitivity", "none"]
+Search = Literal["single", "bilevel", "sequential", "variational", "sensitivity", "none"]
 Check = Literal["full", "sampled", "none"]
 SEARCHES: tuple[str, ...] = get_args(Search)
+TRAINING: tuple[str, ...] = SEARCHES[:4]
+"""Searches that train the network."""
 CHECKS: tuple[str, ...] = get_args(Check)
 
 FULL_CHECK_MACS = 200_000_000
@@ -46,6 +48,8 @@ class Options:
     """The whole pipeline as text; excludes search, budget, bits and operators."""
     epochs: int | None = None
     """Epochs of the search."""
+    front: int = 0
+    """Budgets between the floor and all-MAC whose networks a training search measures."""
     finetune: int | None = None
     """Epochs of fine-tuning; by default after a search that trains, else none."""
     batch: int = 1
@@ -77,6 +81,7 @@ class Options:
             ("--inferences", self.inferences, 1),
             ("--epochs", self.epochs, 1),
             ("--finetune", self.finetune, 0),
+            ("--front", self.front, 0),
             ("--check-images", self.check_images, 1),
             ("--seed", self.seed, 0),
         ):
@@ -92,6 +97,7 @@ class Options:
             "--operators": self.operators,
             "--epochs": self.epochs,
             "--finetune": self.finetune,
+            "--front": self.front,
         }
         clash = [name for name, value in given.items() if value] if self.passes else []
         if clash:
@@ -126,18 +132,19 @@ class Options:
         search = self.search or ("single" if can_train else "sensitivity")
         if not can_train:
             self._refuse_training(search)
-        if self.epochs and search != "single":
-            raise UsageError(
-                f"--epochs {self.epochs} is for a search that trains, --search {search} does not",
-                remedy="--search single, or leave --epochs out",
-            )
+        for name, value in (("--epochs", self.epochs), ("--front", self.front)):
+            if value and search not in TRAINING:
+                raise UsageError(
+                    f"{name} {value} is for a search that trains, --search {search} does not",
+                    remedy=f"--search single, or leave {name} out",
+                )
         steps = ["canonicalize", "calibrate", self._attach_choices(search)]
-        if search == "single":
-            steps.append(self._search())
+        if search in TRAINING:
+            steps.append(self._search(search))
         else:
             steps.append("sensitivity")
         steps.append(self._assign(search))
-        if search == "single" and self.finetune is None:
+        if search in TRAINING and self.finetune is None:
             steps.append("finetune")
         elif self.finetune:
             steps.append(f"finetune{{epochs={self.finetune}}}")
@@ -146,7 +153,7 @@ class Options:
     def _refuse_training(self, search: str) -> None:
         """Raise for what cannot be had without data."""
         for text, wanted, way_out in (
-            ("--search single", search == "single", "--search sensitivity"),
+            (f"--search {search}", search in TRAINING, "--search sensitivity"),
             (f"--epochs {self.epochs}", self.epochs, "leave --epochs out"),
             (f"--finetune {self.finetune}", self.finetune, "leave --finetune out"),
         ):
@@ -159,7 +166,7 @@ class Options:
     def _attach_choices(self, search: str) -> str:
         if search == "none":
             return "attach-choices{operators=mac weight_bits=8 activation_bits=8}"
-        default = _SEARCH_BITS if search == "single" else _TRAINING_FREE_BITS
+        default = _SEARCH_BITS if search in TRAINING else _TRAINING_FREE_BITS
         options = []
         operators = self.operators or (("mac",) if search == "sensitivity" else ())
         if operators:
@@ -171,12 +178,14 @@ class Options:
             options.append(f"{name}={'|'.join(map(str, bits))}")
         return f"attach-choices{{{' '.join(options)}}}"
 
-    def _search(self) -> str:
-        options = []
+    def _search(self, method: str) -> str:
+        options = [] if method == "single" else [f"method={method}"]
         if self.epochs:
             options.append(f"epochs={self.epochs}")
         if self.budget:
             options.append(f"budget={self.budget}")
+        if self.front:
+            options.append(f"front={self.front}")
         return f"search{{{' '.join(options)}}}" if options else "search"
 
     def _assign(self, search: str) -> str:

@@ -4,20 +4,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
 
 from enos_compiler.assign.budget import Budget
 from enos_compiler.errors import PassError
 from enos_compiler.ir.network import Fact, Network
 from enos_compiler.pipeline import Context, Pass
 
+MethodName = Literal["single", "bilevel", "sequential", "variational"]
+Order = Literal["energy", "forward", "random"]
+
 
 @dataclass(frozen=True, slots=True)
 class Search(Pass):
     """Train the network and a probability for each choice together; score = -log probability.
 
-    All candidates of a layer run mixed by their probabilities; the expected energy is held to the
-    budget. The weights and ranges that come out replace the network's.
+    The candidates of a layer run mixed by their probabilities, or one drawn from them; the expected
+    energy is held to the budget. The weights and ranges that come out replace the network's.
 
     Raises:
         PassError: there are no training data.
@@ -39,10 +44,23 @@ class Search(Pass):
     """Learning rate of the architecture parameters."""
     warm_up: float = 0.25
     """Share of the steps in which the probabilities rest, 0..1."""
+    method: MethodName = "single"
+    """How layers draw and train: single, bilevel, sequential or variational."""
+    second_order: bool = False
+    """Bilevel: follow how the probabilities change the weights' next step."""
+    order: Order = "energy"
+    """Sequential: layers by energy share, forward or random."""
+    front: Annotated[int, Field(ge=0)] = 0
+    """Budgets between the floor and all-MAC whose networks are measured; 0 for none."""
+    samples: Annotated[int, Field(ge=1)] = 8
+    """Variational: assignments drawn from the posterior and measured."""
+    bf16: bool = False
+    """Compute convolutions in bfloat16 while training."""
 
     def run(self, network: Network, context: Context) -> Network:
         """Return the network trained and scored."""
-        from enos_compiler.search.single import SearchSettings, search_single
+        from enos_compiler.search.methods import MethodOptions
+        from enos_compiler.search.run import SearchSettings, search
 
         data = context.user.data() if context.user else None
         if data is None or data.train is None:
@@ -61,6 +79,11 @@ class Search(Pass):
             seed=context.seed,
             folder=context.work_folder,
             say=context.say,
+            method=self.method,
+            method_options=MethodOptions(second_order=self.second_order, order=self.order),
+            front=self.front,
+            samples=self.samples,
+            bf16=self.bf16,
         )
-        scored, section = search_single(network, data, context.target, settings)
+        scored, section = search(network, data, context.target, settings)
         return scored.with_section(self.name, section)

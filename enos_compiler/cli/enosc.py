@@ -77,13 +77,20 @@ def _parser() -> argparse.ArgumentParser:
         help="example inputs of an ONNX file, an array per input; by default random ones",
     )
     choosing = parser.add_argument_group("choosing")
-    choosing.add_argument("--search", metavar="HOW", help="single, sensitivity or none")
+    choosing.add_argument(
+        "--search",
+        metavar="HOW",
+        help="single, bilevel, sequential, variational (these train), sensitivity or none",
+    )
     choosing.add_argument(
         "--budget", help="energy: 0.6 of all-MAC, floor+0.5, or absolute like 12.5uJ"
     )
     choosing.add_argument("--bits", metavar="W[/A]", help="widths to offer, e.g. 8|4 or 8|4/8")
     choosing.add_argument("--operators", help="operators to offer, e.g. mac|mf|bw")
     choosing.add_argument("--epochs", type=int, metavar="N", help="epochs of the search")
+    choosing.add_argument(
+        "--front", type=int, default=0, metavar="N", help="measure networks of N budgets"
+    )
     choosing.add_argument("--finetune", type=int, metavar="N", help="epochs of fine-tuning")
     choosing.add_argument(
         "--first-last",
@@ -207,6 +214,7 @@ def _options(arguments: argparse.Namespace) -> Options:
         activation_bits=activation_bits,
         passes=arguments.passes,
         epochs=arguments.epochs,
+        front=arguments.front,
         finetune=arguments.finetune,
         batch=arguments.batch,
         inferences=arguments.inferences,

@@ -99,28 +99,40 @@ class Architecture(nn.Module):
             tie = next((k for k in keys if k == _tie_name(layer)), None)
             self.spaces[layer.name] = self._space(layer, tie, tied[tie] if tie else ())
             self.free.append(nn.Parameter(torch.zeros(len(self.spaces[layer.name].classes))))
-        self.probabilities: dict[str, Tensor] = {}
-        self._stored: dict[str, WidthShares] = {}
+        self.ranks = {name: _ranks(space) for name, space in self.spaces.items()}
+        self.relaxed = Drawing(self, {})
+        """Probabilities as the logits say."""
+        self.drawn = self.relaxed
+        """What the layers compute with: the probabilities themselves or a drawing from them."""
         self.draw()
 
     def draw(self) -> None:
-        """Turn logits into probabilities; call it once before each forward pass."""
-        self._stored.clear()
+        """Turn logits into probabilities, which layers then compute with."""
+        found = {}
         for logits, (name, space) in zip(self.free, self.spaces.items(), strict=True):
             total: Tensor = logits
             if space.tie is not None:
                 total = logits + self.shared[space.tie][space.tied_rows]
-            self.probabilities[name] = torch.softmax(total, 0)
+            found[name] = torch.softmax(total, 0)
+        self.relaxed = self.drawn = Drawing(self, found)
+
+    def compute_with(self, probabilities: dict[str, Tensor]) -> None:
+        """Let layers compute with other probabilities than the logits', by layer."""
+        self.drawn = Drawing(self, probabilities)
+
+    def likeliest(self, name: str) -> Tensor:
+        """Return 1 at a layer's likeliest class and 0 elsewhere; of equal ones the most precise."""
+        best = (self.relaxed.probabilities[name].detach() - self.ranks[name]).argmax()
+        return nn.functional.one_hot(best, len(self.ranks[name])).float()
+
+    @property
+    def probabilities(self) -> dict[str, Tensor]:
+        """By layer, (classes,): what the layers compute with."""
+        return self.drawn.probabilities
 
     def stored(self, value: str) -> Mapping[int, float | Tensor]:
-        """Return the probability of each width of `value`.
-
-        A layer's output has the widths of its classes. A vector operation, an input or a constant
-        has the mean of what its readers ask, and 8 bits where none asks.
-        """
-        if value not in self._stored:
-            self._stored[value] = self._find(value)
-        return self._stored[value]
+        """Return the probability of each width of `value` under what the layers compute with."""
+        return self.drawn.stored(value)
 
     def forms(self) -> dict[str, MixtureForm]:
         """Return the form of every layer under these probabilities."""
@@ -130,7 +142,7 @@ class Architecture(nn.Module):
         """Return -log probability of each choice's arithmetic, summed over cores and options."""
         space = self.spaces[layer.name]
         by_arithmetic: dict[tuple[str, Bits, int], float] = {}
-        shares = self.probabilities[layer.name].detach().double().tolist()
+        shares = self.relaxed.probabilities[layer.name].detach().double().tolist()
         for one, share in zip(space.classes, shares, strict=True):
             by_arithmetic[one.arithmetic] = by_arithmetic.get(one.arithmetic, 0.0) + share
         tiny = torch.finfo(torch.float32).tiny
@@ -172,6 +184,32 @@ class Architecture(nn.Module):
         self.register_buffer(f"scales_{row}", scales)
         self.register_buffer(f"age_{row}", age)
         return CompositeMixture(candidates, widths, rescale=rescale, scales=scales, age=age)
+
+
+class Drawing:
+    """Probabilities of every layer's classes, and of every value's widths under them.
+
+    Args:
+        architecture: whose layers.
+        probabilities: by layer, (classes,).
+    """
+
+    def __init__(self, architecture: Architecture, probabilities: dict[str, Tensor]) -> None:
+        self.network = architecture.network
+        self.spaces = architecture.spaces
+        self.rules = architecture.rules
+        self.probabilities = probabilities
+        self._stored: dict[str, WidthShares] = {}
+
+    def stored(self, value: str) -> Mapping[int, float | Tensor]:
+        """Return the probability of each width of `value`.
+
+        A layer's output has the widths of its classes. A vector operation, an input or a constant
+        has the mean of what its readers ask, and 8 bits where none asks.
+        """
+        if value not in self._stored:
+            self._stored[value] = self._find(value)
+        return self._stored[value]
 
     def _find(self, value: str) -> WidthShares:
         producer = self.network.producer(value)
@@ -258,6 +296,18 @@ def _most_precise(candidate: Candidate) -> tuple[bool, int, float, str]:
     """Order candidates: mac first, wide before narrow, the whole kernel before its middle."""
     operator, bits, kernel = candidate
     return (operator != "mac", -bits, -(kernel or inf), operator)
+
+
+def _ranks(space: LayerSpace) -> Tensor:
+    """Return (classes,) a handicap that decides between equal probabilities: precise ones first."""
+    candidates = space.candidate_of.tolist()
+    keys = [
+        (row, -one.bits.input, -one.bits.output, one.core)
+        for row, one in zip(candidates, space.classes, strict=True)
+    ]
+    order = sorted(range(len(keys)), key=keys.__getitem__)
+    places = {row: place for place, row in enumerate(order)}
+    return torch.tensor([1e-7 * places[row] for row in range(len(keys))])
 
 
 def _tied_part(of: ChoiceClass) -> tuple[str, str, int]:

@@ -91,6 +91,15 @@ def load(path: Path, fingerprint: str) -> Checkpoint | None:
     return Checkpoint(fingerprint, tensors, header["state"])
 
 
+def set_aside(path: Path) -> Path:
+    """Rename another run's checkpoint so that nothing overwrites it; return its new place."""
+    number = 1
+    while (aside := path.with_name(f"{path.stem}.other{number}{path.suffix}")).exists():
+        number += 1
+    path.rename(aside)
+    return aside
+
+
 def forget(folder: Path) -> None:
     """Delete the checkpoints in a folder, and the folder if nothing else is in it."""
     if not folder.is_dir():

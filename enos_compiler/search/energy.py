@@ -18,7 +18,7 @@ from torch import Tensor
 from enos_compiler.assign.problem import Edge, Option, Problem, build_problem
 from enos_compiler.cores.accounting import energy_pj, pays_for_weights
 from enos_compiler.ir.network import Layer, Network
-from enos_compiler.search.architecture import Architecture, ChoiceClass, class_of
+from enos_compiler.search.architecture import ChoiceClass, Drawing, class_of
 from enos_compiler.semantics.widths import layer_asks
 
 if TYPE_CHECKING:
@@ -37,22 +37,22 @@ class ExpectedEnergy:
     class_pj: dict[str, Tensor]
     """By layer, (classes,): the cheapest choice of each class, with its share of programming."""
 
-    def __call__(self, architecture: Architecture) -> Tensor:
+    def __call__(self, drawing: Drawing) -> Tensor:
         """Return the expected energy of one inference in pJ."""
         total = torch.tensor(0.0)
         for name, prices in self.class_pj.items():
-            total = total + architecture.probabilities[name] @ prices
+            total = total + drawing.probabilities[name] @ prices
         for node in self.network.vectors.values():
-            total = total + _vector(self.problem.options[node.name], architecture, node.output)
+            total = total + _vector(self.problem.options[node.name], drawing, node.output)
         for edge in self.problem.edges:
             if any(edge.price_pj.values()):
-                total = total + self._edge(edge, architecture)
+                total = total + self._edge(edge, drawing)
         return total
 
-    def _edge(self, edge: Edge, architecture: Architecture) -> Tensor:
-        sources = self._source_ends(edge, architecture)
+    def _edge(self, edge: Edge, drawing: Drawing) -> Tensor:
+        sources = self._source_ends(edge, drawing)
         reader = self.network.node(edge.consumer)
-        if not isinstance(reader, Layer) and architecture.rules[reader.name] != "same":
+        if not isinstance(reader, Layer) and drawing.rules[reader.name] != "same":
             cores = {core for _, (core, _) in edge.price_pj}
             pairs = [
                 (share, edge.price_pj.get(((core, b), (other, b)), 0.0))
@@ -62,31 +62,31 @@ class ExpectedEnergy:
             return sum((share * price for share, price in pairs), start=torch.tensor(0.0))
         total = torch.tensor(0.0)
         for (core, stored), share in sources.items():
-            for (other, asked), reads in self._reader_ends(edge, architecture).items():
+            for (other, asked), reads in self._reader_ends(edge, drawing).items():
                 ends = ((core, stored), (other, min(asked, stored)))
                 price = edge.price_pj.get(ends, 0.0)
                 if price:
                     total = total + share * reads * price
         return total
 
-    def _source_ends(self, edge: Edge, architecture: Architecture) -> Ends:
+    def _source_ends(self, edge: Edge, drawing: Drawing) -> Ends:
         if edge.producer in self.network.layers:
-            space = architecture.spaces[edge.producer]
-            drawn = architecture.probabilities[edge.producer]
+            space = drawing.spaces[edge.producer]
+            drawn = drawing.probabilities[edge.producer]
             return _ends([(core, bits.output) for core, _, bits, _ in space.classes], drawn)
         core = next(core for (core, _), _ in edge.price_pj)
-        return {(core, b): torch.as_tensor(s) for b, s in architecture.stored(edge.value).items()}
+        return {(core, b): torch.as_tensor(s) for b, s in drawing.stored(edge.value).items()}
 
-    def _reader_ends(self, edge: Edge, architecture: Architecture) -> Ends:
+    def _reader_ends(self, edge: Edge, drawing: Drawing) -> Ends:
         reader = self.network.node(edge.consumer)
         if isinstance(reader, Layer):
-            space = architecture.spaces[reader.name]
+            space = drawing.spaces[reader.name]
             ends = [
                 (core, layer_asks(reader, edge.value, bits.input, bits.weight))
                 for core, _, bits, _ in space.classes
             ]
-            return _ends(ends, architecture.probabilities[reader.name])
-        shares = architecture.stored(reader.output)
+            return _ends(ends, drawing.probabilities[reader.name])
+        shares = drawing.stored(reader.output)
         return {(reader.core, b): torch.as_tensor(share) for b, share in shares.items()}
 
 
@@ -122,9 +122,9 @@ def _cheapest(network: Network, layer: Layer, target: Target) -> dict[ChoiceClas
     return found
 
 
-def _vector(options: tuple[Option, ...], architecture: Architecture, output: str) -> Tensor:
+def _vector(options: tuple[Option, ...], drawing: Drawing, output: str) -> Tensor:
     """Return the expected energy of a vector operation over its options of each output width."""
-    shares = architecture.stored(output)
+    shares = drawing.stored(output)
     total = torch.tensor(0.0)
     for bits in sorted({option.output for option in options}):
         prices = [option.energy_pj for option in options if option.output == bits]

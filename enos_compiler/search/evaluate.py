@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from enos_compiler.ir.network import Network
+
 if TYPE_CHECKING:
     from enos_compiler.frontend.data import Data, SplitName
 
@@ -61,6 +63,11 @@ def evaluate(
         correct += int((outputs.argmax(1) == targets).sum())
         answers += targets.numel()
     return Accuracy(correct, answers) if answers else None
+
+
+def fixed_batch(network: Network) -> int | None:
+    """Return the only batch that a network's shapes allow; None where any will do."""
+    return None if network.batch_is_symbolic else network.batch
 
 
 def module_predictor(module: nn.Module) -> Predict:

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from enos_compiler.search.forms import Call, add_bias, branch_sum, operator_sum
-from enos_compiler.search.sign_product import sign_product
+from enos_compiler.search.parallel import from_first
+from enos_compiler.search.sign_product import probe_signs, sign_product
 from enos_compiler.search.tables import Candidate, bank, compose, is_tabulated
 
 Branch = tuple[str, int, int]
@@ -26,6 +27,8 @@ REFRESH = 50
 """Steps between two measurements of the candidates' output deviations."""
 MEASURED_ROWS = 8
 """Rows of the batch on which they are measured."""
+PROBED_ROWS = 8
+"""Rows of the batch that tell what a sum over signs would have changed where it is left out."""
 NEGLIGIBLE = 0.01
 """The sum over signs is left out below this probability of all candidates that have one."""
 
@@ -38,6 +41,13 @@ class Shares:
     """(candidates,) probability of each."""
     inputs: Tensor
     """(input widths,) probability of each."""
+
+    @property
+    def certain(self) -> tuple[int, int] | None:
+        """The candidate and input width that alone are there, where nothing learns from them."""
+        if self.candidates.requires_grad or float(self.candidates.detach().max()) < 1.0:
+            return None
+        return int(self.candidates.argmax()), int(self.inputs.argmax())
 
 
 class Mixture(Protocol):
@@ -95,6 +105,8 @@ class CompositeMixture:
         self.age = age
         self.sign_rows: slice | None = None
         """Rows that estimate the gradient of the sum over signs; None takes all."""
+        self.probe_signs = False
+        """Estimate that gradient also where the sum over signs is left out."""
         rows = range(len(candidates))
         self._tabulated = [k for k in rows if is_tabulated(candidates[k][0])]
         self._apart = [k for k in rows if k not in self._tabulated]
@@ -105,9 +117,15 @@ class CompositeMixture:
 
     def mix(self, call: Call, shares: Shares) -> Tensor:
         """Return the sum over candidates of probability x scale x output, bias included."""
-        x = self._input(call, shares.inputs)
+        certain = shares.certain
+        if certain is not None:
+            x = call.read(call.layer.inputs[0], self.input_bits[certain[1]])
+        else:
+            x = self._input(call, shares.inputs)
         if self.rescale:
             self._follow(call, x)
+        if certain is not None:
+            return add_bias(call, self._alone(call, x, certain[0], self.scales))
         parts = []
         weighted = shares.candidates * self.scales
         if self._tabulated:
@@ -124,13 +142,14 @@ class CompositeMixture:
 
     def _folded(self, call: Call, x: Tensor, weighted: Tensor, probabilities: Tensor) -> Tensor:
         a, b = self._weights(call, weighted)
-        if b is not None and a is not None and self._sign_share(probabilities) < NEGLIGIBLE:
-            b = None
         if a is None or b is None:
             return call.product(x, a, None) if b is None else sign_product(call, x, b)
-        rows = self.sign_rows if len(x) > 1 else None
         total = call.product(x, a, None)
-        return total.add_(sign_product(call, x, b, rows))
+        if self._sign_share(probabilities) >= NEGLIGIBLE:
+            return total.add_(sign_product(call, x, b, self.sign_rows if len(x) > 1 else None))
+        if self.probe_signs and weighted.requires_grad and len(x) >= PROBED_ROWS:
+            return probe_signs(call, total, x, b, slice(0, PROBED_ROWS))
+        return total
 
     def _sign_share(self, probabilities: Tensor) -> float:
         """Return the probability of the candidates with a sum over signs."""
@@ -157,18 +176,22 @@ class CompositeMixture:
             total_of(halves[1]) if halves[1] else None,
         )
 
-    def _alone(self, call: Call, x: Tensor, row: int) -> Tensor:
-        """Return the sum of one candidate by itself."""
+    def _alone(self, call: Call, x: Tensor, row: int, scales: Tensor | None = None) -> Tensor:
+        """Return the sum of one candidate by itself, times its scale if any is given."""
         operator, weight_bits, kernel = self.candidates[row]
         if row in self._apart:
-            return operator_sum(call, x, operator, weight_bits)
+            total = operator_sum(call, x, operator, weight_bits)
+            return total if scales is None else total * scales[row]
         inner, margins = inside(_weight(call), kernel)
-        a, b = compose(inner, torch.ones(1), bank(((operator, weight_bits),)))
-        parts = []
-        for half, operand in ((a, x), (b, torch.sign(x.detach()))):
-            if half is not None:
-                padded = torch.nn.functional.pad(half, margins) if margins else half
-                parts.append(call.product(operand, padded, None))
+        factor = torch.ones(1) if scales is None else scales[row : row + 1].clone()
+        a, b = compose(inner, factor, bank(((operator, weight_bits),)))
+        padded = [
+            half if half is None or not margins else torch.nn.functional.pad(half, margins)
+            for half in (a, b)
+        ]
+        parts = [] if padded[0] is None else [call.product(x, padded[0], None)]
+        if padded[1] is not None:
+            parts.append(sign_product(call, x, padded[1]))
         return total_of(parts)
 
     def _follow(self, call: Call, x: Tensor) -> None:
@@ -181,7 +204,7 @@ class CompositeMixture:
                 rows = range(len(self.candidates))
                 deviations = torch.stack([self._alone(call, few, k).std() for k in rows])
                 deviations.clamp_min_(1e-12)
-                self.scales.copy_(deviations[0] / deviations)
+                self.scales.copy_(from_first(deviations[0] / deviations))
             self.age.zero_()
         self.age += 1
 

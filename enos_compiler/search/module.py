@@ -30,8 +30,11 @@ from enos_compiler.ir.ops import op_name
 from enos_compiler.operators.quantize_network import is_plain_sum
 from enos_compiler.search.fake import fake_quantize
 from enos_compiler.search.forms import Call, FloatForm, LayerForm
+from enos_compiler.search.parallel import batch_moments, extremes_of, is_parallel
 from enos_compiler.semantics.formats import format_at, grid_source
 
+FOLLOWED = 4
+"""Ranges follow one batch in so many, with a momentum to match."""
 MOMENTUM = 0.1
 """Weight of a new batch in running statistics and ranges; PyTorch's default for batch norms."""
 
@@ -96,6 +99,9 @@ class NetworkModule(nn.Module):
         ranges = [network.values[name].range or (0.0, 0.0) for name in self._values]
         self.ranges: Tensor
         self.register_buffer("ranges", torch.tensor(ranges, dtype=torch.float64).view(-1, 2))
+        self.passes: Tensor
+        self.register_buffer("passes", torch.tensor(0))
+        self._follows = False
         self._unsigned = [low >= 0 for low, _ in ranges]
         self._floors = [_is_relu(network, name) for name in self._values]
         self._merged = {
@@ -109,6 +115,9 @@ class NetworkModule(nn.Module):
         """Run the network on a batch; returns what the model returns, as a tensor or a tuple."""
         self._copies.clear()
         self._ranges_now = self.ranges.tolist()
+        self._follows = self.training and int(self.passes) % FOLLOWED == 0
+        if self.training:
+            self.passes += 1
         found: dict[str, Any] = {}
         given = (fastest(x) for x in inputs)
         for node in self.network.graph.graph.nodes:
@@ -121,6 +130,28 @@ class NetworkModule(nn.Module):
             else:
                 found[node.name] = self._settle(node.name, self._execute(node, found))
         raise ValueError("the graph has no output")
+
+    def first_not_finite(self, inputs: Tensor) -> str | None:
+        """Return the first layer whose output has an infinite or undefined entry, or None."""
+        found: list[str] = []
+        forms = self.forms
+
+        def watch(name: str, form: LayerForm) -> LayerForm:
+            def compute(call: Call) -> Tensor:
+                output = form(call)
+                if not bool(torch.isfinite(output).all()):
+                    found.append(name)
+                return output
+
+            return compute
+
+        float_form = FloatForm()
+        self.forms = {n: watch(n, forms.get(n, float_form)) for n in self.network.layers}
+        try:
+            self(inputs)
+        finally:
+            self.forms = forms
+        return found[0] if found else None
 
     def format_of(self, value: str, bits: int) -> ValueFormat:
         """Return the format that `value` has at `bits`, by the ranges as they are now."""
@@ -192,6 +223,8 @@ class NetworkModule(nn.Module):
         x, mean, var, weight, bias = args
         live = self.training and not self.freeze_norms
         eps = float(node.kwargs["eps"])  # type: ignore[arg-type]
+        if live and is_parallel():
+            return _parallel_batch_norm(x, mean, var, weight, bias, eps)
         return F.batch_norm(x, mean, var, weight, bias, live, MOMENTUM, eps)
 
     def _narrowed(self, vector: Vector, node: fx.Node, args: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -208,7 +241,7 @@ class NetworkModule(nn.Module):
         if name not in self._rows:
             return tensor
         row = self._rows[name]
-        if self.training and self.network.values[name].kind == "internal":
+        if self._follows and self.network.values[name].kind == "internal":
             self._follow(row, tensor)
         stored = self.widths.stored(name)
         if len(stored) == 1:
@@ -228,7 +261,10 @@ class NetworkModule(nn.Module):
             )
         else:
             low, high = (end.double() for end in flat.aminmax())
-        self.ranges[row].lerp_(torch.stack((low, high)), MOMENTUM)
+        now = torch.stack(extremes_of(low, high))
+        if not bool(torch.isfinite(now).all()):
+            return  # the loss will say so, and where it began
+        self.ranges[row].lerp_(now, 1 - (1 - MOMENTUM) ** FOLLOWED)
         self._ranges_now[row] = self.ranges[row].tolist()
 
     def _copy(self, value: str, bits: int, stored: Tensor) -> Tensor:
@@ -245,6 +281,22 @@ class NetworkModule(nn.Module):
         """Return the format in which a reader of `bits` gets a value."""
         source = grid_source(self.network, value)
         return self.format_of(source, max(self.widths.stored(source))).narrowed(bits)
+
+
+def _parallel_batch_norm(
+    x: Tensor, mean: Tensor, var: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+) -> Tensor:
+    """Normalise by the statistics of the whole batch, which several processes share."""
+    now, variance, count = batch_moments(x)
+    with torch.no_grad():
+        mean.lerp_(now.detach(), MOMENTUM)
+        var.lerp_(variance.detach() * (count / (count - 1)), MOMENTUM)
+    axes = (1, -1, *(1,) * (x.dim() - 2))
+    factor = (variance + eps).rsqrt()
+    if weight is not None:
+        factor = factor * weight
+    y = (x - now.view(axes)) * factor.view(axes)
+    return y if bias is None else y + bias.view(axes)
 
 
 def _is_relu(network: Network, value: str) -> bool:

@@ -54,8 +54,46 @@ def sign_product(call: Call, x: Tensor, weight: Tensor, rows: slice | None = Non
     return found
 
 
+class _Probe(torch.autograd.Function):
+    """A sum that leaves signs out, with the gradient that B would have in it."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, total: Tensor, x: Tensor, weight: Tensor, call: Call, rows: slice
+    ) -> Tensor:
+        """Return the sum as it is."""
+        ctx.save_for_backward(x, weight)
+        ctx.call, ctx.rows = call, rows
+        return total.view_as(total)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the sum's gradient, and B's estimated from some rows."""
+        x, weight = ctx.saved_tensors
+        part = x[ctx.rows]
+        found = weight_gradient(ctx.call, torch.sign(part), gradients[0][ctx.rows], weight)
+        return gradients[0], None, found * (len(x) / len(part)), None, None
+
+
+def probe_signs(call: Call, total: Tensor, x: Tensor, weight: Tensor, rows: slice) -> Tensor:
+    """Return `total`, whose gradient also reaches the weights of signs that it does not hold.
+
+    So a sampled candidate without a sum over signs tells what those with one would have changed.
+
+    Args:
+        call: for the layer's function.
+        total: the sum over the input alone.
+        x: input as the layer reads it.
+        weight: B, of candidates that the sample left out.
+        rows: of the batch, from which the gradient is estimated.
+    """
+    found: Tensor = _Probe.apply(total, x, weight, call, rows)  # type: ignore[no-untyped-call]
+    return found
+
+
 def weight_gradient(call: Call, x: Tensor, gradient: Tensor, weight: Tensor) -> Tensor:
     """Return the gradient of product(x, weight) with respect to the weight."""
+    gradient, x = gradient.to(weight.dtype), x.to(weight.dtype)
     if call.layer.op != "conv":
         return gradient.flatten(0, -2).T @ x.flatten(0, -2)
     attributes = call.attributes

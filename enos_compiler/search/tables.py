@@ -80,7 +80,8 @@ class _Compose(torch.autograd.Function):
         rows = _rows(weight)
         rms = channel_rms(rows)
         codes = weight_codes(rows, rms)
-        mixed = tables.mixed(shares)
+        with torch.autocast(weight.device.type, enabled=False):
+            mixed = tables.mixed(shares)
         ctx.save_for_backward(rms, codes, mixed)
         ctx.tables, ctx.shape = tables, weight.shape
         halves = [weight.new_zeros(()), weight.new_zeros(())]
@@ -95,7 +96,7 @@ class _Compose(torch.autograd.Function):
         )
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor | None, None]:
         """Return the gradients of weights and shares."""
         rms, codes, mixed = ctx.saved_tensors
         tables: Bank = ctx.tables
@@ -107,8 +108,10 @@ class _Compose(torch.autograd.Function):
                 if part == 2:
                     gradient = gradient * rms
                 on_weight.addcmul_(gradient, _look_up(mixed[2 * part + 1], codes))
-                histograms[2 * part].index_add_(0, codes.view(-1), (gradient * rms).view(-1))
-        return _restored(on_weight, ctx.shape), tables.rows @ histograms.view(-1), None
+                if ctx.needs_input_grad[1]:
+                    histograms[2 * part].index_add_(0, codes.view(-1), (gradient * rms).view(-1))
+        on_shares = tables.rows @ histograms.view(-1) if ctx.needs_input_grad[1] else None
+        return _restored(on_weight, ctx.shape), on_shares, None
 
 
 def _rows(weight: Tensor) -> Tensor:
@@ -152,7 +155,8 @@ def channel_rms(rows: Tensor) -> Tensor:
 def weight_codes(rows: Tensor, rms: Tensor) -> Tensor:
     """Return the table index of every weight, (M, taps)."""
     steps = (rows / rms).mul_(RESOLUTION).floor_().add_(ENTRIES // 2)
-    return steps.clamp_(0, ENTRIES - 1).int()
+    # An undefined weight leaves its mark through the size of its channel.
+    return steps.nan_to_num_().clamp_(0, ENTRIES - 1).int()
 
 
 @cache

@@ -9,7 +9,7 @@ twentieth of the steps and then fall along a half cosine.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,8 +25,10 @@ from enos_compiler.search.checkpoint import (
     optimiser_tensors,
     restore_optimiser,
     save,
+    set_aside,
 )
 from enos_compiler.search.evaluate import evaluate, module_predictor
+from enos_compiler.search.parallel import average_gradients, is_first, mean_of, share_of
 from enos_compiler.semantics.threads import one_thread
 
 if TYPE_CHECKING:
@@ -50,6 +52,8 @@ class EpochRecord:
     validation_accuracy: float | None
     figures: dict[str, float] = field(default_factory=dict)
     """What the objective adds, e.g. the expected energy."""
+    shares: dict[str, dict[str, float]] = field(default_factory=dict)
+    """What each layer's choice stood at: probability by arithmetic."""
 
 
 class Objective:
@@ -59,9 +63,20 @@ class Objective:
     """
 
     state: dict[str, Any]
+    held_out: float = 0.0
+    """Share of the training items that only the objective's own steps see."""
 
     def __init__(self) -> None:
         self.state = {}
+
+    def step(self, trainer: Trainer, chosen: Sequence[int]) -> float:
+        """Train on one batch of the training split; return its loss."""
+        loss = trainer.backward(chosen)
+        trainer.advance()
+        return loss
+
+    def before_evaluation(self) -> None:
+        """Prepare a measurement of the network as it stands."""
 
     def before_batch(self, progress: float) -> None:
         """Prepare a step; `progress` runs from 0 to 1 over the training."""
@@ -75,6 +90,10 @@ class Objective:
 
     def figures(self) -> dict[str, float]:
         """Return what an epoch's record should show."""
+        return {}
+
+    def shares(self) -> dict[str, dict[str, float]]:
+        """Return what each layer's choice stands at."""
         return {}
 
 
@@ -95,6 +114,8 @@ class Settings:
     """Extent that every batch must have; None for any."""
     single_thread: bool = False
     """Train on one thread: where layers are small, threads wait longer than they work."""
+    bf16: bool = False
+    """Compute convolutions and matrix products in bfloat16, sums in float32."""
 
 
 @dataclass(slots=True)
@@ -123,6 +144,9 @@ class Trainer:
     history: list[EpochRecord] = field(default_factory=list)
     resumed: bool = False
     """Whether epochs were taken from a checkpoint."""
+    _optimiser: torch.optim.Optimizer | None = None
+    _held: tuple[list[int], list[int]] = field(default_factory=lambda: ([], []))
+    """Indices of the training split that are trained on, and those that are held out."""
 
     def run(self) -> list[EpochRecord]:
         """Train to the end, from the checkpoint where there is one; return all epochs' records."""
@@ -142,17 +166,30 @@ class Trainer:
         optimiser = torch.optim.Adam([{"params": weights, "lr": rate}, *self.extra])
         rates = [float(group["lr"]) for group in optimiser.param_groups]
         best: dict[str, Tensor] = {}
+        self._optimiser = optimiser
+        self._divide()
         self._resume(optimiser, generator, best)
         for epoch in range(len(self.history), settings.epochs):
             record = self._epoch(epoch, optimiser, rates, generator)
             if settings.keep_best and self._is_best(record):
                 best.update((n, t.clone()) for n, t in self.module.state_dict().items())
             self.history.append(record)
-            self._save(optimiser, generator, best)
-            self.on_epoch(record)
+            if is_first():
+                self._save(optimiser, generator, best)
+                self.on_epoch(record)
         if best:
             self.module.load_state_dict(best)
         self.module.eval()
+
+    def _divide(self) -> None:
+        """Set the items aside that only the objective sees, in an order that the seed decides."""
+        dataset = self.data.dataset("train")
+        if dataset is None:
+            raise FrontendError("there is no train split", remedy="give data() a train split")
+        draws = torch.Generator().manual_seed(self.settings.seed)
+        order = torch.randperm(len(dataset), generator=draws).tolist()
+        aside = round(self.objective.held_out * len(order))
+        self._held = (sorted(order[aside:]), sorted(order[:aside]))
 
     def _epoch(
         self,
@@ -170,33 +207,87 @@ class Trainer:
             for group, rate in zip(optimiser.param_groups, rates, strict=True):
                 group["lr"] = rate * _factor(progress)
             self.objective.before_batch(progress)
-            losses.append(self._step(chosen, optimiser))
+            losses.append(self.objective.step(self, chosen))
             self.objective.after_batch()
         self.objective.before_batch((epoch + 1) / self.settings.epochs)
+        self.objective.before_evaluation()
         predictor = module_predictor(self.module)
         found = evaluate(predictor, self.data, "validation", batch=self.settings.batch)
-        accuracy = None if found is None else found.fraction
-        mean = sum(losses) / len(losses)
-        return EpochRecord(epoch + 1, mean, accuracy, self.objective.figures())
+        return EpochRecord(
+            epoch=epoch + 1,
+            loss=sum(losses) / len(losses),
+            validation_accuracy=None if found is None else found.fraction,
+            figures=self.objective.figures(),
+            shares=self.objective.shares(),
+        )
 
-    def _step(self, chosen: list[int], optimiser: torch.optim.Optimizer) -> float:
-        ((inputs, targets),) = self.data.batches("train", indices=chosen, batch_size=len(chosen))
-        outputs = self.module(inputs)
-        outputs = outputs if isinstance(outputs, Tensor) else outputs[0]
+    def held_out_batch(self, number: int, size: int) -> list[int]:
+        """Return the `number`-th batch of the items that are held out, in their own order."""
+        aside = self._held[1]
+        start = number * size % max(1, len(aside) - size + 1)
+        return aside[start : start + size]
+
+    def backward(self, chosen: Sequence[int], *, penalty: bool = True) -> float:
+        """Leave the gradients of a batch's loss in the parameters; return the loss.
+
+        Args:
+            chosen: indices of the training split.
+            penalty: add the objective's.
+
+        Raises:
+            FrontendError: the loss is not finite; names the first layer that is not.
+        """
+        mine = share_of(list(chosen))
+        ((inputs, targets),) = self.data.batches("train", indices=mine, batch_size=len(mine))
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.settings.bf16):
+            outputs = self.module(inputs)
+        outputs = (outputs if isinstance(outputs, Tensor) else outputs[0]).float()
         loss = self._loss(outputs, targets)
-        penalty = self.objective.penalty()
-        optimiser.zero_grad(set_to_none=True)
-        (loss if penalty is None else loss + penalty).backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self.module.parameters(), MAX_NORM)
-        optimiser.step()
-        value = float(loss.detach())
+        value = mean_of(float(loss.detach()))
         if not math.isfinite(value):
-            raise FrontendError(
-                f"the training loss became {value}",
-                place=f"phase {self.settings.name}, epoch {len(self.history) + 1}",
-                remedy="check the training data and the loss; scale the inputs to about -1..1",
-            )
+            raise self._not_finite(value, inputs)
+        extra = self.objective.penalty() if penalty else None
+        for parameter in self._parameters():
+            parameter.grad = None
+        (loss if extra is None else loss + extra).backward()  # type: ignore[no-untyped-call]
+        average_gradients(self._parameters())
         return value
+
+    def advance(self, *, weights: bool = True, extra: bool = True) -> None:
+        """Let the optimiser follow the gradients of the module, of the extra groups, or of both."""
+        if self._optimiser is None:
+            raise ValueError("nothing is trained outside run()")
+        for wanted, parameters in (
+            (weights, self.module.parameters()),
+            (extra, self.extra_module.parameters() if self.extra_module else ()),
+        ):
+            if not wanted:
+                for parameter in parameters:
+                    parameter.grad = None
+        nn.utils.clip_grad_norm_(self.module.parameters(), MAX_NORM)
+        self._optimiser.step()
+
+    def _parameters(self) -> list[nn.Parameter]:
+        extra = self.extra_module.parameters() if self.extra_module else ()
+        return [*self.module.parameters(), *extra]
+
+    def _not_finite(self, value: float, inputs: Tensor) -> FrontendError:
+        """Return the error of a loss that is no number, with the layer where it began."""
+        from enos_compiler.search.module import NetworkModule
+
+        layer = None
+        if isinstance(self.module, NetworkModule):
+            with torch.no_grad():
+                layer = self.module.first_not_finite(inputs)
+        path = self._path()
+        kept = f"; the last good state is in {path}" if path and path.is_file() else ""
+        return FrontendError(
+            f"the training loss became {value}"
+            + (f", first not finite at layer {layer}" if layer else ", though the outputs are not"),
+            place=f"phase {self.settings.name}, epoch {len(self.history) + 1}",
+            remedy="check the training data and the loss; scale the inputs to about -1..1, or "
+            f"lower the learning rate{kept}",
+        )
 
     def _loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the user's loss of a batch, or cross entropy.
@@ -227,10 +318,10 @@ class Trainer:
 
     def _batches(self, generator: torch.Generator) -> Iterator[list[int]]:
         """Yield shuffled indices; a last batch that is smaller is left out if there are others."""
-        dataset = self.data.dataset("train")
-        if dataset is None:
-            raise FrontendError("there is no train split", remedy="give data() a train split")
-        order = torch.randperm(len(dataset), generator=generator).tolist()
+        if not self._held[0]:
+            self._divide()
+        kept = self._held[0]
+        order = [kept[i] for i in torch.randperm(len(kept), generator=generator).tolist()]
         size = self.settings.batch or min(self.data.batch_size, len(order))
         for start in range(0, len(order) - size + 1, size):
             yield order[start : start + size]
@@ -273,6 +364,12 @@ class Trainer:
         path = self._path()
         found = None if path is None else load(path, self.settings.fingerprint)
         if found is None:
+            if path is not None and path.is_file() and is_first():
+                aside = set_aside(path)
+                self.say(
+                    f"{self.settings.name}: {path.name} is of a run with other options, data or "
+                    f"network; it stays as {aside.name}, and the training starts afresh"
+                )
             return
 
         def part(prefix: str) -> dict[str, Tensor]:

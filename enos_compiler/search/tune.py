@@ -18,10 +18,9 @@ from torch import Tensor
 
 from enos_compiler.ir.network import Network, Vector
 from enos_compiler.search.checkpoint import fingerprint
-from enos_compiler.search.evaluate import evaluate, module_predictor
+from enos_compiler.search.evaluate import evaluate, fixed_batch, module_predictor
 from enos_compiler.search.forms import assigned_forms
 from enos_compiler.search.module import NetworkModule
-from enos_compiler.search.single import fixed_batch
 from enos_compiler.search.train import EpochRecord, Objective, Settings, Trainer, is_small
 from enos_compiler.semantics.widths import asked_bits, stored_bits
 
@@ -126,7 +125,8 @@ def settle(module: NetworkModule, data: Data, batch: int | None) -> None:
     module.train()
     size = batch or data.batch_size
     batches = data.batches("train", batch_size=size, limit=SETTLING_BATCHES * size)
-    with torch.no_grad():
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # the same images, however they are augmented, in a resumed run
         for inputs, _ in batches:
             if len(inputs) == size:
                 module(inputs)

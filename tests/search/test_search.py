@@ -21,9 +21,10 @@ from enos_compiler.frontend.data import Data
 from enos_compiler.ir.network import Network
 from enos_compiler.ir.verify import verify
 from enos_compiler.search.architecture import Architecture
+from enos_compiler.search.budget import BudgetObjective, Limit
 from enos_compiler.search.checkpoint import Checkpoint, fingerprint, forget, load, save
 from enos_compiler.search.energy import expected_energy
-from enos_compiler.search.single import BudgetObjective, SearchSettings, search_single
+from enos_compiler.search.run import SearchSettings, search
 from enos_compiler.search.train import Settings, Trainer
 from enos_compiler.search.tune import TuneSettings, assigned_module, tune
 
@@ -56,7 +57,7 @@ def offered() -> Network:
 
 
 def test_scores_are_log_probabilities_of_the_arithmetic(offered: Network, data: Data) -> None:
-    scored, section = search_single(offered, data, chip(), settings())
+    scored, section = search(offered, data, chip(), settings())
     scored = replace(scored, facts=scored.facts | {"scored"})
     verify(scored, "search")
     for layer in scored.layers.values():
@@ -70,10 +71,10 @@ def test_scores_are_log_probabilities_of_the_arithmetic(offered: Network, data: 
 
 
 def test_same_seed_same_numbers(offered: Network, data: Data) -> None:
-    first, _ = search_single(offered, data, chip(), settings(epochs=1))
+    first, _ = search(offered, data, chip(), settings(epochs=1))
     torch.rand(7)
-    second, _ = search_single(offered, data, chip(), settings(epochs=1))
-    other, _ = search_single(offered, data, chip(), replace(settings(epochs=1), seed=1))
+    second, _ = search(offered, data, chip(), settings(epochs=1))
+    other, _ = search(offered, data, chip(), replace(settings(epochs=1), seed=1))
     assert scores(first) == scores(second)
     assert scores(first) != scores(other)
     assert torch.equal(first.tensor("c2_weight"), second.tensor("c2_weight"))
@@ -82,7 +83,7 @@ def test_same_seed_same_numbers(offered: Network, data: Data) -> None:
 def test_smaller_budget_less_expected_energy(offered: Network, data: Data) -> None:
     energies = []
     for budget in ("floor+0.0", "unlimited"):
-        _, section = search_single(offered, data, chip(), settings(budget, epochs=3))
+        _, section = search(offered, data, chip(), settings(budget, epochs=3))
         energies.append(section["epochs"][-1]["figures"]["expected_energy_pj"])
     assert energies[0] < 0.9 * energies[1]
 
@@ -90,10 +91,10 @@ def test_smaller_budget_less_expected_energy(offered: Network, data: Data) -> No
 def test_multiplier_rises_above_the_budget_and_falls_below(offered: Network) -> None:
     architecture = Architecture(offered)
     energy = expected_energy(offered, chip())
-    now = float(energy(architecture).detach())
-    objective = BudgetObjective(architecture, energy, 0.9 * now, 0.2 * now, 0.0)
+    now = float(energy(architecture.relaxed).detach())
+    objective = BudgetObjective(architecture, Limit(energy, 0.9 * now, 0.2 * now), 0.0)
     for budget, multiplier in ((0.9 * now, 0.1), (1.05 * now, 0.05), (2 * now, 0.0)):
-        objective.budget_pj = budget
+        objective.limit = replace(objective.limit, budget_pj=budget)
         objective.before_batch(0.5)
         objective.penalty()
         objective.after_batch()
@@ -105,13 +106,13 @@ def test_budget_below_the_floor_is_refused_before_any_training(
 ) -> None:
     monkeypatch.setattr(Trainer, "run", lambda _self: pytest.fail("it trained"))
     with pytest.raises(InfeasibleError, match="below the floor"):
-        search_single(offered, data, chip(), settings("1pJ"))
+        search(offered, data, chip(), settings("1pJ"))
 
 
 def test_resumed_search_is_the_uninterrupted_one(
     offered: Network, data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole, section = search_single(offered, data, chip(), settings(epochs=3))
+    whole, section = search(offered, data, chip(), settings(epochs=3))
     epoch = Trainer._epoch
     seen = []
 
@@ -123,8 +124,8 @@ def test_resumed_search_is_the_uninterrupted_one(
 
     monkeypatch.setattr(Trainer, "_epoch", stop_in_the_third)
     with pytest.raises(KeyboardInterrupt):
-        search_single(offered, data, chip(), settings(epochs=3, folder=tmp_path))
-    resumed, again = search_single(offered, data, chip(), settings(epochs=3, folder=tmp_path))
+        search(offered, data, chip(), settings(epochs=3, folder=tmp_path))
+    resumed, again = search(offered, data, chip(), settings(epochs=3, folder=tmp_path))
     assert seen == [0, 1, 2, 2]
     assert scores(resumed) == scores(whole)
     assert again["epochs"] == section["epochs"]
@@ -135,9 +136,9 @@ def test_finished_phases_are_taken_up_and_said_so(
 ) -> None:
     said: list[str] = []
     wanted = replace(settings(epochs=1, folder=tmp_path), say=said.append)
-    first, section = search_single(offered, data, chip(), wanted)
+    first, section = search(offered, data, chip(), wanted)
     assert section["resumed"] is False
-    again, section = search_single(offered, data, chip(), wanted)
+    again, section = search(offered, data, chip(), wanted)
     assert section["resumed"] is True
     assert scores(again) == scores(first)
     assert said[-1] == (
@@ -147,12 +148,12 @@ def test_finished_phases_are_taken_up_and_said_so(
 
 
 def test_changed_labels_are_trained_afresh(offered: Network, data: Data, tmp_path: Path) -> None:
-    search_single(offered, data, chip(), settings(epochs=1, folder=tmp_path))
+    search(offered, data, chip(), settings(epochs=1, folder=tmp_path))
     images, labels = data.train.tensors
     changed = replace(data, train=TensorDataset(images, 9 - labels), _opened={})
-    afresh, section = search_single(offered, changed, chip(), settings(epochs=1, folder=tmp_path))
+    afresh, section = search(offered, changed, chip(), settings(epochs=1, folder=tmp_path))
     assert section["resumed"] is False
-    assert scores(afresh) == scores(search_single(offered, changed, chip(), settings(epochs=1))[0])
+    assert scores(afresh) == scores(search(offered, changed, chip(), settings(epochs=1))[0])
 
 
 def _mean_square(y: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
@@ -243,14 +244,14 @@ def test_damaged_checkpoint_names_the_file(tmp_path: Path) -> None:
 def test_untrained_network_is_trained_in_float_first(offered: Network, data: Data) -> None:
     said: list[str] = []
     wanted = replace(settings(epochs=1), pretrain=None, say=said.append)
-    _, section = search_single(offered, data, chip(), wanted)
+    _, section = search(offered, data, chip(), wanted)
     assert "1 epochs in float come first" in said[0]
     assert len(section["float"]["epochs"]) == 1
     assert 0 <= section["float"]["test_accuracy"] <= 1
 
 
 def test_fine_tuning_is_never_worse_than_its_start(offered: Network, data: Data) -> None:
-    scored, _ = search_single(offered, data, chip(), settings(epochs=3))
+    scored, _ = search(offered, data, chip(), settings(epochs=3))
     scored = replace(scored, facts=scored.facts | {"scored"})
     assigned = solve_assignment(scored, chip(), Budget.parse("floor+0.5"), 60.0).network
     tuned, section = tune(assigned, data, TuneSettings(2, 1e-3, 0, None, lambda _: None))
@@ -264,7 +265,7 @@ def test_fine_tuning_is_never_worse_than_its_start(offered: Network, data: Data)
 def test_loss_that_is_not_finite_is_an_error(offered: Network, data: Data) -> None:
     broken = Data(train=data.train, loss=lambda y, _t: y.sum() * float("nan"), batch_size=32)
     with pytest.raises(FrontendError, match="the training loss became nan"):
-        search_single(offered, broken, chip(), settings(epochs=1))
+        search(offered, broken, chip(), settings(epochs=1))
 
 
 def test_last_batch_that_is_smaller_is_left_out(data: Data) -> None:

@@ -1,43 +1,44 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Single-level search: weights and architecture parameters descend the same training loss.
+"""The search: train weights and architecture together, score the choices, draw a front.
 
-The loss is the user's plus an augmented Lagrangian of the expected energy: with the excess
-g = (E - budget) / (baseline - floor), it adds rho/2 max(0, g + lambda/rho)^2 - lambda^2/(2 rho),
-and lambda follows max(0, lambda + rate g) after each step. Architecture parameters rest over the
-first part of the steps, because untrained weights would favour operators that need no training.
-A network that has learnt nothing yet is first trained in float.
+A network that has learnt nothing yet is first trained in float. What the methods share is the
+supernet, the budget and the data; how they draw and train stands in `methods`.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 
 from enos_compiler.assign.assignment import solve_assignment
 from enos_compiler.assign.budget import Budget
+from enos_compiler.errors import FrontendError
 from enos_compiler.ir.network import Network
-from enos_compiler.ir.units import energy_text
 from enos_compiler.search.architecture import Architecture, SearchedWidths
+from enos_compiler.search.budget import Limit
 from enos_compiler.search.checkpoint import fingerprint
-from enos_compiler.search.energy import ExpectedEnergy, expected_energy, unscored
-from enos_compiler.search.evaluate import Accuracy, evaluate, module_predictor
+from enos_compiler.search.energy import expected_energy, unscored
+from enos_compiler.search.evaluate import Accuracy, evaluate, fixed_batch, module_predictor
+from enos_compiler.search.front import draw_front, posterior_samples
+from enos_compiler.search.methods import MethodOptions, Variational, make_method
+from enos_compiler.search.mixture import CompositeMixture
 from enos_compiler.search.module import NetworkModule
-from enos_compiler.search.train import EpochRecord, Objective, Settings, Trainer, is_small
+from enos_compiler.search.parallel import is_parallel, start
+from enos_compiler.search.runlog import RunLog
+from enos_compiler.search.train import Settings, Trainer, is_small
 
 if TYPE_CHECKING:
     from enos_compiler.cores.target import Target
     from enos_compiler.frontend.data import Data
 
-RHO = 2.0
-"""Weight of the quadratic term; lambda alone meets the budget in the end."""
-LAMBDA_RATE = 0.2
-"""How far lambda moves in one step per unit of excess."""
+LEAST_HALVED = 16
+"""Batches below it are never halved to estimate gradients."""
 UNTRAINED = 1.5
 """A network below this multiple of the most frequent answer's share has learnt nothing."""
 _SOLVE_S = 60.0
@@ -56,62 +57,16 @@ class SearchSettings:
     seed: int
     folder: Path | None
     say: Callable[[str], None]
+    method: str = "single"
+    method_options: MethodOptions = field(default_factory=MethodOptions)
+    front: int = 0
+    """Budgets between the floor and the baseline to draw a front of; 0 for none."""
+    samples: int = 8
+    """Assignments drawn from the posterior of a variational search."""
+    bf16: bool = False
 
 
-class BudgetObjective(Objective):
-    """Draws the architecture before each batch and holds its expected energy to a budget."""
-
-    def __init__(
-        self,
-        architecture: Architecture,
-        energy: ExpectedEnergy,
-        budget_pj: float,
-        span_pj: float,
-        warm_up: float,
-    ) -> None:
-        super().__init__()
-        self.architecture = architecture
-        self.energy = energy
-        self.budget_pj = budget_pj
-        self.span_pj = span_pj
-        self.warm_up = warm_up
-        self.state = {"lambda": 0.0}
-        self._resting = True
-        self._excess: float | None = None
-
-    def before_batch(self, progress: float) -> None:
-        """Draw probabilities; without gradient while the architecture rests."""
-        self._resting = progress < self.warm_up
-        with torch.set_grad_enabled(not self._resting):
-            self.architecture.draw()
-
-    def penalty(self) -> Tensor | None:
-        """Return the augmented Lagrangian of the budget."""
-        self._excess = None
-        if self._resting or self.budget_pj == float("inf"):
-            return None
-        excess = (self.energy(self.architecture) - self.budget_pj) / self.span_pj
-        self._excess = float(excess.detach())
-        multiplier = self.state["lambda"]
-        active = torch.clamp(excess + multiplier / RHO, min=0.0)
-        total: Tensor = RHO / 2 * active.square() - multiplier**2 / (2 * RHO)
-        return total
-
-    def after_batch(self) -> None:
-        """Move the multiplier."""
-        if self._excess is not None:
-            self.state["lambda"] = max(0.0, self.state["lambda"] + LAMBDA_RATE * self._excess)
-
-    def figures(self) -> dict[str, float]:
-        """Return the expected energy and the multiplier."""
-        with torch.no_grad():
-            return {
-                "expected_energy_pj": float(self.energy(self.architecture)),
-                "lambda": self.state["lambda"],
-            }
-
-
-def search_single(
+def search(
     network: Network, data: Data, target: Target, settings: SearchSettings
 ) -> tuple[Network, dict[str, Any]]:
     """Return the network with trained weights and scores, and what the report says of it.
@@ -122,23 +77,29 @@ def search_single(
         InfeasibleError: the budget is below the cheapest network.
     """
     data = data.for_network(network)
-    budget_pj, span_pj = _limits(network, target, settings.budget)
-    energy = expected_energy(network, target)
+    _check_splits(data)
+    start()
+    limit = _limit(network, target, settings.budget)
     network, float_section = train_float(network, data, settings)
     architecture = Architecture(network)
-    objective = BudgetObjective(architecture, energy, budget_pj, span_pj, settings.warm_up)
+    items = len(data.dataset("train"))  # type: ignore[arg-type]  # checked above
+    options = replace(settings.method_options, seed=settings.seed, items=items)
+    method = make_method(settings.method, architecture, limit, settings.warm_up, options)
+    estimate_signs(architecture, data.batch_size)
     module = NetworkModule(network, architecture.forms(), SearchedWidths(architecture))
+    log = RunLog(settings, limit.budget_pj)
     trainer = Trainer(
         module,
         data,
         _phase("search", settings, settings.epochs, network, data),
-        objective,
+        method,
         extra=({"params": list(architecture.parameters()), "lr": settings.architecture_rate},),
-        on_epoch=_speaker("search", settings, budget_pj),
+        on_epoch=lambda record: log.epoch("search", record, trainer.history),
         say=settings.say,
         extra_module=architecture,
     )
     history = trainer.run()
+    log.finish(history)
     with torch.no_grad():
         architecture.draw()
     trained = module.write_back()
@@ -146,15 +107,37 @@ def search_single(
         name: replace(layer, scores=architecture.scores(layer))
         for name, layer in trained.layers.items()
     }
+    scored = trained.with_layers(layers)
     section = {
-        "method": "single",
+        "method": settings.method,
         "trained": True,
         "resumed": trainer.resumed,
-        "budget_pj": None if budget_pj == float("inf") else budget_pj,
+        "budget_pj": None if limit.budget_pj == inf else limit.budget_pj,
         "float": float_section,
         "epochs": [asdict(record) for record in history],
+        "front": draw_front(scored, data, target, settings.front, settings.say),
     }
-    return trained.with_layers(layers), section
+    if isinstance(method, Variational):
+        section["posterior"] = posterior_samples(
+            scored, method, data, target, settings.samples, settings.say
+        )
+    return scored, section
+
+
+def estimate_signs(architecture: Architecture, batch: int) -> None:
+    """Let half of each batch estimate the gradients of the sums over signs, if it is large."""
+    if batch < LEAST_HALVED or is_parallel():
+        return
+    for space in architecture.spaces.values():
+        if isinstance(space.mixture, CompositeMixture):
+            space.mixture.sign_rows = slice(0, batch // 2)
+
+
+def _check_splits(data: Data) -> None:
+    """Refuse data without anything to train on, before anything is trained."""
+    for split in ("train", "validation"):
+        if data.dataset(split) is None and split == "train":
+            raise FrontendError("there is no train split", remedy="give data() a train split")
 
 
 def train_float(
@@ -184,17 +167,19 @@ def train_float(
             f"{epochs} epochs in float come first"
         )
     phase = _phase("float", settings, epochs, network, data)
-    trainer = Trainer(module, data, phase, on_epoch=_speaker("float", settings), say=settings.say)
+    log = RunLog(settings, inf)
+    trainer = Trainer(
+        module,
+        data,
+        phase,
+        on_epoch=lambda record: log.epoch("float", record, trainer.history),
+        say=settings.say,
+    )
     section["epochs"] = [asdict(record) for record in trainer.run()]
     section["resumed"] = trainer.resumed
     tested = evaluate(module_predictor(module), data, "test", batch=batch)
     section["test_accuracy"] = tested.fraction if tested else None
     return module.write_back(), section
-
-
-def fixed_batch(network: Network) -> int | None:
-    """Return the only batch that a network's shapes allow; None where any will do."""
-    return None if network.batch_is_symbolic else network.batch
 
 
 def _untrained(before: Accuracy, data: Data) -> bool:
@@ -204,8 +189,8 @@ def _untrained(before: Accuracy, data: Data) -> bool:
     return before.fraction < UNTRAINED * max(counts.values()) / counts.total()
 
 
-def _limits(network: Network, target: Target, budget: Budget) -> tuple[float, float]:
-    """Return the budget and the span from the cheapest network to the baseline, in pJ.
+def _limit(network: Network, target: Target, budget: Budget) -> Limit:
+    """Return the budget and the span from the cheapest network to the baseline.
 
     Raises:
         InfeasibleError: the budget is below the cheapest network; better now than after training.
@@ -213,8 +198,9 @@ def _limits(network: Network, target: Target, budget: Budget) -> tuple[float, fl
     found = solve_assignment(unscored(network), target, budget, _SOLVE_S).summary
     baseline_pj = float(found["baseline_pj"])
     floor_pj = float(found.get("floor_pj", 0.0))
-    allowed_pj = float("inf") if found["budget_pj"] is None else float(found["budget_pj"])
-    return allowed_pj, max(baseline_pj - floor_pj, 0.01 * baseline_pj)
+    allowed_pj = inf if found["budget_pj"] is None else float(found["budget_pj"])
+    span_pj = max(baseline_pj - floor_pj, 0.01 * baseline_pj)
+    return Limit(expected_energy(network, target), allowed_pj, span_pj)
 
 
 def _phase(
@@ -228,6 +214,9 @@ def _phase(
         str(settings.budget),
         settings.architecture_rate,
         settings.warm_up,
+        settings.method,
+        settings.method_options,
+        settings.bf16,
     )
     return Settings(
         name=name,
@@ -238,22 +227,5 @@ def _phase(
         fingerprint=fingerprint(network, decisive, data) if settings.folder else "",
         batch=fixed_batch(network),
         single_thread=is_small(network, data),
+        bf16=settings.bf16,
     )
-
-
-def _speaker(
-    phase: str, settings: SearchSettings, budget_pj: float = float("inf")
-) -> Callable[[EpochRecord], None]:
-    def speak(record: EpochRecord) -> None:
-        parts = [f"{phase} epoch {record.epoch}: loss {record.loss:.3f}"]
-        if record.validation_accuracy is not None:
-            parts.append(f"validation accuracy {record.validation_accuracy:.1%}")
-        energy_pj = record.figures.get("expected_energy_pj")
-        if energy_pj is not None:
-            text = f"expected energy {energy_text(energy_pj)}"
-            if budget_pj != float("inf"):
-                text += f" (budget {energy_text(budget_pj, like=energy_pj)})"
-            parts.append(text)
-        settings.say(", ".join(parts))
-
-    return speak

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The budget in the loss: an augmented Lagrangian of the expected cost.
+
+With the excess g = (E - budget) / (baseline - floor), it adds
+rho/2 max(0, g + lambda/rho)^2 - lambda^2/(2 rho), and lambda follows max(0, lambda + rate g) after
+each step. Architecture parameters rest over the first part of the steps, because untrained weights
+would favour operators that need no training.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import inf, log
+
+import torch
+from torch import Tensor
+
+from enos_compiler.search.architecture import Architecture
+from enos_compiler.search.energy import ExpectedEnergy
+from enos_compiler.search.train import Objective
+
+RHO = 2.0
+"""Weight of the quadratic term; lambda alone meets the budget in the end."""
+LAMBDA_RATE = 0.2
+"""How far lambda moves in one step per unit of excess."""
+SHOWN_SHARE = 0.005
+"""Least probability that an epoch's record keeps."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """What the expected energy is held to."""
+
+    energy: ExpectedEnergy
+    budget_pj: float
+    """Infinite for none."""
+    span_pj: float
+    """From the cheapest network to the baseline: the unit of an excess."""
+
+
+class BudgetObjective(Objective):
+    """Draws the architecture before each batch and holds its expected energy to a budget.
+
+    Args:
+        architecture: what is searched.
+        limit: what the expected energy is held to.
+        warm_up: share of the steps in which the architecture rests.
+    """
+
+    def __init__(self, architecture: Architecture, limit: Limit, warm_up: float) -> None:
+        super().__init__()
+        self.architecture = architecture
+        self.limit = limit
+        self.warm_up = warm_up
+        self.state = {"lambda": 0.0, "step": 0}
+        self.progress = 0.0
+        self._excess: float | None = None
+
+    @property
+    def resting(self) -> bool:
+        """Whether the architecture is not trained yet."""
+        return self.progress < self.warm_up
+
+    @property
+    def searched(self) -> float:
+        """Progress of the search itself, 0..1, after the warm-up."""
+        return max(0.0, (self.progress - self.warm_up) / max(1e-9, 1 - self.warm_up))
+
+    def before_batch(self, progress: float) -> None:
+        """Draw probabilities; without gradient while the architecture rests."""
+        self.progress = progress
+        with torch.set_grad_enabled(not self.resting):
+            self.architecture.draw()
+            self.choose()
+
+    def choose(self) -> None:
+        """Say what the layers compute with; by default the probabilities themselves."""
+
+    def penalty(self) -> Tensor | None:
+        """Return the augmented Lagrangian of the budget."""
+        self._excess = None
+        if self.resting or self.limit.budget_pj == inf:
+            return None
+        expected = self.limit.energy(self.architecture.relaxed)
+        excess = (expected - self.limit.budget_pj) / self.limit.span_pj
+        self._excess = float(excess.detach())
+        multiplier = self.state["lambda"]
+        active = torch.clamp(excess + multiplier / RHO, min=0.0)
+        total: Tensor = RHO / 2 * active.square() - multiplier**2 / (2 * RHO)
+        return total
+
+    def after_batch(self) -> None:
+        """Move the multiplier."""
+        self.state["step"] += 1
+        if self._excess is not None:
+            self.state["lambda"] = max(0.0, self.state["lambda"] + LAMBDA_RATE * self._excess)
+
+    def figures(self) -> dict[str, float]:
+        """Return the expected energy, the multiplier and the mean entropy of the choices."""
+        with torch.no_grad():
+            return {
+                "expected_energy_pj": float(self.limit.energy(self.architecture.relaxed)),
+                "lambda": self.state["lambda"],
+                "entropy": mean_entropy(self.architecture),
+            }
+
+    def shares(self) -> dict[str, dict[str, float]]:
+        """Return the probabilities of each layer's arithmetics, the negligible ones left out."""
+        found: dict[str, dict[str, float]] = {}
+        for name, space in self.architecture.spaces.items():
+            row: dict[str, float] = {}
+            drawn = self.architecture.relaxed.probabilities[name].tolist()
+            for one, share in zip(space.classes, drawn, strict=True):
+                label = f"{one.operator} {one.bits.input}/{one.bits.weight} {one.core}"
+                label += f" {one.kernel}x{one.kernel}" if one.kernel else ""
+                row[label] = row.get(label, 0.0) + share
+            if len(row) > 1:
+                found[name] = {k: round(v, 4) for k, v in row.items() if v >= SHOWN_SHARE}
+        return found
+
+
+def mean_entropy(architecture: Architecture) -> float:
+    """Return the mean entropy of the layers with a choice, as a share of the greatest, 0..1."""
+    shares = [p for p in architecture.relaxed.probabilities.values() if len(p) > 1]
+    if not shares:
+        return 0.0
+    whole = [float(torch.special.entr(p.detach()).sum()) / log(len(p)) for p in shares]
+    return sum(whole) / len(whole)
