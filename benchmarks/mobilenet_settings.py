@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import cast
 
 from enos_compiler.cores.loopnest import LoopNestCore
-from enos_compiler.cores.loopnest_spec import packed_bits, with_operator
+from enos_compiler.cores.loopnest_spec import packed_bits
+from enos_compiler.cores.nest_homes import IN_DRAM, NestTask
 from enos_compiler.cores.target import load_target
 from enos_compiler.ir.choice import Bits, Choice
 from enos_compiler.ir.shape import LayerShape
@@ -59,9 +60,13 @@ def shipped(name: str, *, exact: bool = True) -> Setting:
         found = core.widths(shape, Choice(core.name, "mac", bits))
         return found if exact else replace(found, partial_sums=None)
 
-    machine = with_operator(core.machine, core.spec, "mac")
+    def count(shape: LayerShape, nest: Nest, widths: Widths) -> NestEvents:
+        return core.count(NestTask(shape, widths), nest)
+
+    tap_pj = core.element.tap_pj(Choice(core.name, "mac", Bits(8, 8, 8)), 1)
+    machine = core.hierarchy(IN_DRAM).priced(tap_pj)
     label = name if exact else f"{name}, sums as outputs"
-    return Setting(label, machine, core.space, widths, core.count)
+    return Setting(label, machine, core.space, widths, count)
 
 
 def reference(name: str, file: Path) -> Setting:

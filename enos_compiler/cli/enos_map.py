@@ -118,8 +118,8 @@ def _map(words: Sequence[str]) -> None:
     answer = _answer(target, core, layer, choice, nest)
     if arguments.count:
         bounds = {dim.lower(): bound for dim, bound in answer["mapping"]["shape"].items()}
-        mapped = replace(shape, **bounds)
-        answer["nests"] = core.count_nests(mapped, core.widths(shape, choice))
+        task = core.task(layer, choice)
+        answer["nests"] = core.count_nests(replace(task, shape=replace(shape, **bounds)))
     if arguments.json:
         print(json.dumps(answer))
     elif not arguments.quiet:
@@ -300,10 +300,11 @@ def _compile(core: LoopNestCore, arguments: argparse.Namespace) -> None:
     from enos_compiler.mapping.engine import compile_kernel
 
     shape = LayerShape(m=4, c=2, p=4, q=4, r=3, s=3)
-    widths = core.widths(shape, Choice(core.name, arguments.operator, Bits(8, 8, 8)))
+    layer = Layer("layer", "conv", ("input",), "output", shape=shape, weight="weight")
+    task = core.task(layer, Choice(core.name, arguments.operator, Bits(8, 8, 8)))
     say = teller(quiet=arguments.quiet, verbose=arguments.verbose)
     say("compiling the mapper's kernel, which takes about half a minute, once")
-    folder = compile_kernel(lambda: core.map(shape, arguments.operator, widths, engine="numba"))
+    folder = compile_kernel(lambda: core.map(task, engine="numba"))
     if not arguments.quiet and not arguments.json:
         print(f"kernel in {folder}")
 

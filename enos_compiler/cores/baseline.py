@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from enos_compiler.cores.target import Target
 
 
+_KNOWN_AS = {"loop-nest": "digital"}
+"""What a reader calls the cores of a kind, where it is another word."""
+
+
 @dataclass(frozen=True, slots=True)
 class Baseline:
     """The network with every layer as in the baseline, and what to call it."""
@@ -125,5 +129,7 @@ def _name(network: Network, target: Target, *, fallen_back: bool) -> str:
     if fallen_back:
         return "mac-8/8-else-dearest"
     used = {layer.choice.core for layer in network.layers.values() if layer.choice}
-    kinds = dict.fromkeys(core.kind for name, core in target.cores.items() if name in used)
+    kinds = dict.fromkeys(
+        _KNOWN_AS.get(core.kind, core.kind) for name, core in target.cores.items() if name in used
+    )
     return f"all-mac-{'+'.join(kinds)}-8/8" if kinds else "all-mac-8/8"

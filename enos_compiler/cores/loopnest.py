@@ -7,10 +7,13 @@ of least energy (or latency, or their product) of each layer, and the nest's cou
     core.LEVEL/read_weights       block accesses, likewise fill_ and update_, by tensor
     core.LEVEL/address            generated addresses, where they have a price
     core.LEVEL_wires/half_hop     operands x hops x 2, likewise router (words through routers)
-    core.element/mac              taps, those of padded bounds included
+    core.element/mac              taps, those of padded bounds included; or, by formula, their
+    core.element/multiply_8x8     elementary operations
     core.post/...                 requantisation of each output, apart from the nest
 
-The outermost level is the chip's DRAM, and its accesses are booked there. All homes are in DRAM.
+A nest ends at the homes of its tensors: DRAM, the chip's shared buffer, or the core's weight memory
+for weights that stay; accesses there are booked with the memory. An operator with two partial sums
+per output (mf, ef) keeps both side by side: a sum of twice the width, in room and in traffic.
 Inputs count as their bounding box, padding included, as in the reference's rules.
 """
 
@@ -18,9 +21,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any, ClassVar
 
 from enos_compiler.cores.arithmetic import accumulators, multiplier_um2
@@ -28,37 +30,40 @@ from enos_compiler.cores.base import CoreCost, Homes
 from enos_compiler.cores.layerwork import offer, operator_refusal, requantisation
 from enos_compiler.cores.loopnest_spec import (
     OUTERMOST,
+    SHARED,
+    WEIGHT_MEMORY,
     LoopNestSpec,
-    build_machine,
-    build_space,
     packed_bits,
-    with_operator,
 )
-from enos_compiler.cores.map_cache import recall
-from enos_compiler.cores.memory import Chip
-from enos_compiler.cores.nest_data import certificate_data, nest_actions, nest_detail, read_mapping
+from enos_compiler.cores.memory import Array, Chip, Traffic
+from enos_compiler.cores.nest_data import (
+    nest_actions,
+    nest_detail,
+    nest_prices,
+    read_mapping,
+)
+from enos_compiler.cores.nest_element import Element
+from enos_compiler.cores.nest_homes import (
+    RESIDENT,
+    NestHomes,
+    NestTask,
+    nest_homes,
+)
+from enos_compiler.cores.nest_search import NestSearch
 from enos_compiler.cores.prices import PriceList
-from enos_compiler.errors import SpecError
 from enos_compiler.ir.choice import Bits, Choice, Refusal
 from enos_compiler.ir.cost import Action, Cost
 from enos_compiler.ir.network import Layer
 from enos_compiler.ir.shape import TENSORS, LayerShape
-from enos_compiler.mapping.count import EXACT, PLAIN, REFERENCE, CountingRule
-from enos_compiler.mapping.engine import Engine
-from enos_compiler.mapping.events import NestEvents
 from enos_compiler.mapping.explain import explain
-from enos_compiler.mapping.layer import count_layer
-from enos_compiler.mapping.mapper import MapResult, map_layer
 from enos_compiler.mapping.nest import MappingError, Nest
-from enos_compiler.mapping.objective import Objective
-from enos_compiler.mapping.padding import map_padded, padded_shape
+from enos_compiler.mapping.padding import padded_shape
 from enos_compiler.mapping.prices import Widths
-from enos_compiler.mapping.size import count_mappings
 
-_RULES: Mapping[str, CountingRule] = {"reference": REFERENCE, "plain": PLAIN, "exact": EXACT}
+_PLACES = {OUTERMOST: "DRAM", SHARED: "the shared buffer", WEIGHT_MEMORY: "the weight memory"}
 
 
-class LoopNestCore:
+class LoopNestCore(NestSearch):
     """Executes layers as loop nests on multiply-accumulate elements."""
 
     kind: ClassVar[str] = "loop-nest"
@@ -66,22 +71,18 @@ class LoopNestCore:
     simple_model: ClassVar[bool] = False
 
     def __init__(self, name: str, spec: LoopNestSpec, chip: Chip) -> None:
-        if chip.shared is not None:
-            raise SpecError(
-                f"the chip has the shared memory {chip.shared}, but nests of {name} end in DRAM",
-                place=f"core {name}",
-                remedy="make it a level of the core",
-            )
-        self.name = name
-        self.spec = spec
-        self.chip = chip
-        self.dram = chip.memories[chip.dram]
-        self.objective: Objective = spec.objective
-        self.mapping_cache: Path | None = None
-        self.padding_percent = int(spec.padding_percent.value) if spec.padding_percent else 0
-        self.machine = build_machine(name, spec, self.dram, chip.bits_per_cycle[chip.dram])
-        self.space = build_space(self.machine, spec)
-        self.prices = PriceList(name, chip.arithmetic, frozenset({"post"}), self._table())
+        super().__init__(name, spec, chip)
+        self.element = Element(name, spec.element, chip.arithmetic)
+        self.weight_memory = (
+            Array(name, WEIGHT_MEMORY, spec.weight_memory) if spec.weight_memory else None
+        )
+        kept = self.weight_memory.prices if self.weight_memory else {}
+        self.prices = PriceList(
+            name,
+            chip.arithmetic,
+            frozenset({"post", "element"}),
+            {**nest_prices(name, spec), **kept},
+        )
 
     # What it takes
 
@@ -90,55 +91,88 @@ class LoopNestCore:
     ) -> Iterator[Choice | Refusal]:
         """Yield what this core takes of a layer, and why not the rest."""
         widths = tuple(widths)
+        keepable = self.weight_memory is not None and not layer.shape.activation_product
+        options = ((), RESIDENT) if keepable else ((),)
         for name in operators:
-            reason = self._no_operator(name) or operator_refusal(
+            reason = self.element.refusal(name) or operator_refusal(
                 layer, name, signed_input=signed_input
             )
             if reason:
                 yield Refusal(self.name, name, reason)
                 continue
             yield from offer(
-                self.name, layer, name, widths, ((),), lambda c: self._too_wide(layer, c)
+                self.name, layer, name, widths, options, lambda c: self._too_large(layer, c)
             )
 
-    def _no_operator(self, name: str) -> str | None:
-        if name not in self.spec.element.operator_pj:
-            known = ", ".join(sorted(self.spec.element.operator_pj))
-            return f"its elements have an energy for {known} only"
-        return None
-
-    def _too_wide(self, layer: Layer, choice: Choice) -> str | None:
-        sums, width = accumulators(choice.operator, choice.bits, layer.shape.taps)
-        if sums > 1:
-            return f"{choice.operator} has {sums} partial sums per output, a nest has one"
+    def _too_large(self, layer: Layer, choice: Choice) -> str | None:
         limit = self.spec.element.operand_bits.value
         if max(choice.bits.input, choice.bits.weight) > limit:
             return (
                 f"operands of {choice.bits.input} x {choice.bits.weight} bits, "
                 f"the elements take {limit}"
             )
-        widths = self.widths(layer.shape, choice)
-        for spec, level in zip(self.machine.levels, self.space.levels, strict=True):
-            if "Outputs" in level.keep and widths.of("Outputs", finished=False) > spec.word_bits:
-                return (
-                    f"partial sums of {layer.shape.taps} taps at {choice.bits.input} x "
-                    f"{choice.bits.weight} bits need {width} bits, a word of {spec.name} has "
-                    f"{spec.word_bits}"
-                )
+        if reason := self._too_wide(layer, choice):
+            return reason
+        memory = self._resident(choice)
+        if memory and not memory.holds(*self._held(layer, choice)):
+            return (
+                f"{layer.shape.volume('Weights')} weights of {choice.bits.weight} bits do not fit "
+                f"the weight memory of {memory.capacity_bits} bits"
+            )
         return None
+
+    def _too_wide(self, layer: Layer, choice: Choice) -> str | None:
+        """Return why the adders or some words do not take the partial sums, or None."""
+        sums, width = accumulators(choice.operator, choice.bits, layer.shape.taps)
+        wanted = f"{sums} x {width}" if sums > 1 else f"{width}"
+        asked = (
+            f"partial sums of {layer.shape.taps} taps at {choice.bits.input} x "
+            f"{choice.bits.weight} bits need {wanted} bits"
+        )
+        adders = self.spec.element.sum_bits
+        if adders and width > adders.value:
+            return f"{asked}, the adders have {adders.value}"
+        held = self.widths(layer.shape, choice).of("Outputs", finished=False)
+        for spec, level in zip(self.machine.levels, self.space.levels, strict=True):
+            if "Outputs" in level.keep and held > spec.word_bits:
+                return f"{asked}, a word of {spec.name} has {spec.word_bits}"
+        return None
+
+    def _resident(self, choice: Choice) -> Array | None:
+        """Return the memory that keeps the choice's weights for good, if it does."""
+        return self.weight_memory if choice.options == RESIDENT else None
+
+    def _held(self, layer: Layer, choice: Choice) -> tuple[int, int]:
+        """Return the weights of a layer and the bits that each takes in a word."""
+        held = packed_bits(choice.bits.weight, self.spec.code_unit)
+        return layer.shape.volume("Weights"), held
 
     # What it costs
 
     def widths(self, shape: LayerShape, choice: Choice, output_bits: int | None = None) -> Widths:
-        """Return the widths that operands take in words, packing included."""
-        unit = int(self.spec.packing_bits.value)
-        outputs = packed_bits(output_bits or choice.bits.output, unit)
-        _, width = accumulators(choice.operator, choice.bits, shape.taps)
+        """Return the widths that operands take in words, packing included.
+
+        Several partial sums of an output lie side by side and take the width of all.
+        """
+        spec = self.spec
+        outputs = packed_bits(output_bits or choice.bits.output, spec.code_unit)
+        sums, width = accumulators(choice.operator, choice.bits, shape.taps)
+        if spec.partial_sums == "output":
+            width = outputs
         return Widths(
-            weights=packed_bits(choice.bits.weight, unit),
-            inputs=packed_bits(choice.bits.input, unit),
+            weights=packed_bits(choice.bits.weight, spec.code_unit),
+            inputs=packed_bits(choice.bits.input, spec.code_unit),
             outputs=outputs,
-            partial_sums=packed_bits(width, unit) if self.spec.partial_sums == "exact" else None,
+            partial_sums=sums * packed_bits(width, spec.sum_unit),
+        )
+
+    def task(self, layer: Layer, choice: Choice, homes: Homes | None = None) -> NestTask:
+        """Return what a choice asks of the mapper; without homes, all operands rest in DRAM."""
+        return NestTask(
+            layer.shape,
+            self.widths(layer.shape, choice, homes.output_bits if homes else None),
+            self.element.tap_pj(choice, layer.shape.taps),
+            nest_homes(choice, homes, self.chip),
         )
 
     def cost(self, layer: Layer, choice: Choice, homes: Homes) -> CoreCost:
@@ -147,13 +181,8 @@ class LoopNestCore:
         Raises:
             InfeasibleError: no nest fits the levels and constraints; names the smallest level.
         """
-        widths = self.widths(layer.shape, choice, homes.output_bits)
-        found = recall(
-            self._question(layer.shape, choice.operator, widths),
-            lambda: self._answer(layer.shape, choice.operator, widths),
-            self.mapping_cache,
-        )
-        return self._cost(layer, choice, found)
+        task = self.task(layer, choice, homes)
+        return self._cost(layer, choice, task, self.best(task))
 
     def explain(
         self,
@@ -174,159 +203,128 @@ class LoopNestCore:
             nests: how many nests the mapspace holds, where `count_nests` counted them.
         """
         result = read_mapping(layer.shape, detail)
-        widths = self.widths(layer.shape, choice)
-        other = (
-            self.map(result.shape, choice.operator, widths, without=result.nest)
-            if runner_up
-            else None
+        task = NestTask(
+            result.shape,
+            Widths(**detail["bits"]),
+            self.element.tap_pj(choice, layer.shape.taps),
+            NestHomes(**detail["homes"]),
         )
-        machine = with_operator(self.machine, self.spec, choice.operator)
+        other = self.map(task, without=result.nest) if runner_up else None
+        machine = self.hierarchy(task.homes).priced(task.tap_pj)
         padded = result.shape.bounds != layer.shape.bounds
         head = f"{layer.shape}, its bounds padded\n"[-80:] if padded else ""
         return head + explain(
             result,
             machine,
-            widths=widths,
-            rule=_RULES[self.spec.counting],
+            widths=task.widths,
+            rule=self.rule,
             runner_up=other,
             nests=nests,
         )
 
-    def count_nests(self, shape: LayerShape, widths: Widths) -> int:
-        """Return how many nests the mapspace of a layer holds; seconds to minutes."""
-        return count_mappings(shape, self.machine, space=self.space, widths=widths)
-
-    def cost_of_nest(self, layer: Layer, choice: Choice, nest: Nest) -> CoreCost:
-        """Return the events and cycles of a nest that is given.
+    def cost_of_nest(
+        self, layer: Layer, choice: Choice, nest: Nest, homes: Homes | None = None
+    ) -> CoreCost:
+        """Return the events and cycles of a nest that is given; without homes, one from DRAM.
 
         Its factors may multiply to more than a bound, as far as the core pads: the rest is zeros.
 
         Raises:
             MappingError: the nest does not compute the layer or does not fit the core.
         """
-        self._check_levels(nest)
-        widths = self.widths(layer.shape, choice)
+        task = self.task(layer, choice, homes)
+        self._check_levels(nest, task.homes)
+        machine = self.hierarchy(task.homes).machine
         shape = padded_shape(layer.shape, nest, self.padding_percent / 100)
-        events = self.count(shape, nest, widths)
-        detail = nest_detail(shape, nest, events, self.machine, widths)
-        found = {"events": nest_actions(events, self.machine), "cycles": events.cycles}
-        return self._cost(layer, choice, {**found, "detail": detail})
+        task = replace(task, shape=shape)
+        events = self.count(task, nest)
+        detail = nest_detail(task, nest, events, machine)
+        found = {"events": nest_actions(events, machine), "cycles": events.cycles}
+        return self._cost(layer, choice, task, {**found, "detail": detail})
 
-    def _check_levels(self, nest: Nest) -> None:
-        """Refuse a nest for another hierarchy, or one that leaves a tensor without a home."""
-        if len(nest.levels) != len(self.machine.levels):
+    def _check_levels(self, nest: Nest, homes: NestHomes) -> None:
+        """Refuse a nest for another hierarchy, or one that ends elsewhere than at the homes."""
+        levels = self.hierarchy(homes).machine.levels
+        if len(nest.levels) != len(levels):
             raise MappingError(
-                f"a nest of {len(nest.levels)} levels on {len(self.machine.levels)}",
+                f"a nest of {len(nest.levels)} levels on {len(levels)}",
                 level=self.name,
                 needed=len(nest.levels),
-                available=len(self.machine.levels),
-                remedy="levels " + ", ".join(level.name for level in self.machine.levels),
+                available=len(levels),
+                remedy="levels " + ", ".join(level.name for level in levels),
             )
         for tensor in TENSORS:
-            if tensor not in nest.levels[-1].keep:
+            home = homes.of(tensor)
+            kept = [s.name for s, v in zip(levels, nest.levels, strict=True) if tensor in v.keep]
+            if home not in kept:
                 raise MappingError(
-                    f"{tensor} rest in DRAM, and the nest does not keep them there",
-                    level=OUTERMOST,
+                    f"{tensor} rest in {_PLACES[home]}, and the nest does not keep them there",
+                    level=home,
                     tensor=tensor,
                     needed=1,
                     available=0,
-                    remedy=f"keep {tensor} at the last level",
+                    remedy=f"keep {tensor} at {home}",
+                )
+            if kept[-1] != home:
+                raise MappingError(
+                    f"{tensor} rest in {_PLACES[home]}, and the nest keeps them further out",
+                    level=kept[-1],
+                    tensor=tensor,
+                    needed=1,
+                    available=0,
+                    remedy=f"keep {tensor} up to {home} only",
                 )
 
-    def _cost(self, layer: Layer, choice: Choice, found: Mapping[str, Any]) -> CoreCost:
+    def _cost(
+        self, layer: Layer, choice: Choice, task: NestTask, found: Mapping[str, Any]
+    ) -> CoreCost:
         """Return the cost of a counted nest and of the requantisation behind it."""
         events: Counter[Action] = Counter(requantisation(self.name, layer, choice))
         for action, count in found["events"].items():
-            events[self._booked(action, choice.operator)] += count
+            if action == "element/tap":
+                events += self.element.events(choice, layer.shape.taps, count)
+            else:
+                events[self._booked(action)] += count
         inference = Cost(
             events=dict(sorted(events.items())),
             cycles=found["cycles"],
             clock_ns=self.chip.clock_ns,
             area_um2=self.area_um2(),
         )
-        return CoreCost(inference, detail=found["detail"])
+        detail = {**found["detail"], "bits": asdict(task.widths)}
+        memory = self._resident(choice)
+        programming = self._programming(layer, choice, memory) if memory else Cost()
+        return CoreCost(inference, programming, detail)
 
-    def map(
-        self,
-        shape: LayerShape,
-        operator: str,
-        widths: Widths,
-        *,
-        objective: Objective | None = None,
-        engine: Engine | None = None,
-        without: Nest | None = None,
-    ) -> MapResult:
-        """Find the best nest of a layer now, whatever is stored; see `mapping.mapper.map_layer`."""
-        return map_layer(
-            shape,
-            with_operator(self.machine, self.spec, operator),
-            objective=objective or self.objective,
-            space=self.space,
-            widths=widths,
-            engine=engine,
-            without=without,
+    def _programming(self, layer: Layer, choice: Choice, memory: Array) -> Cost:
+        """Return the cost of writing weights that stay: read from DRAM, written once."""
+        weights, bits = self._held(layer, choice)
+        traffic = Traffic(self.chip)
+        traffic.read(self.chip.dram, weights, bits)
+        held = memory.words(weights, bits)
+        return Cost(
+            events={memory.write: held, **traffic.events},
+            cycles=max(held, traffic.cycles),
+            clock_ns=self.chip.clock_ns,
         )
 
-    def map_padded(self, shape: LayerShape, operator: str, widths: Widths) -> MapResult:
-        """Find the best nest of a layer whose bounds may be padded; its shape is the padded one."""
-        if not self.padding_percent:
-            return self.map(shape, operator, widths)
-        return map_padded(
-            shape,
-            with_operator(self.machine, self.spec, operator),
-            objective=self.objective,
-            space=self.space,
-            widths=widths,
-            margin=self.padding_percent / 100,
-        ).result
-
-    def count(self, shape: LayerShape, nest: Nest, widths: Widths) -> NestEvents:
-        """Count a nest of a layer by the core's rule."""
-        return count_layer(shape, self.machine, nest, widths, rule=_RULES[self.spec.counting])
-
-    def _question(self, shape: LayerShape, operator: str, widths: Widths) -> dict[str, Any]:
-        """All that a nest and its counts depend on; padding is part of the input's box."""
-        return {
-            "bounds": shape.bounds,
-            "stride": shape.stride,
-            "dilation": shape.dilation,
-            "widths": asdict(widths),
-            "objective": self.objective,
-            "padding_percent": self.padding_percent,
-            "counting": self.spec.counting,
-            "operator_pj": self.spec.element.operator_pj[operator].value,
-            "core": self._content,
-        }
+    def _booked(self, action: str) -> Action:
+        """Return the name under which an access of a nest is booked."""
+        component, _, what = action.partition("/")
+        home = self._homes.get(component)
+        if home is None:
+            return f"{self.name}.{action}"
+        return home.read if what.startswith("read") else home.write
 
     @cached_property
-    def _content(self) -> dict[str, Any]:
-        """Machine and mapspace as JSON-able data."""
-        plain: dict[str, Any] = _plain(
-            {"machine": asdict(self.machine), "space": asdict(self.space)}
-        )
-        return plain
-
-    def _answer(self, shape: LayerShape, operator: str, widths: Widths) -> dict[str, Any]:
-        result = self.map_padded(shape, operator, widths)
-        events = self.count(result.shape, result.nest, widths)
-        return {
-            "events": nest_actions(events, self.machine),
-            "cycles": events.cycles,
-            "detail": {
-                **nest_detail(result.shape, result.nest, events, self.machine, widths),
-                "mapper": {"energy_pj": result.energy_pj, "cycles": result.cycles},
-                "certificate": certificate_data(result),
-            },
-        }
-
-    def _booked(self, action: str, operator: str) -> Action:
-        """Return the name under which an event of a nest is booked."""
-        component, _, what = action.partition("/")
-        if component == "element":
-            return f"{self.name}.element/{operator}"
-        if component == OUTERMOST:
-            return self.dram.read if what.startswith("read") else self.dram.write
-        return f"{self.name}.{action}"
+    def _homes(self) -> dict[str, Array]:
+        """Memories that nests end at, by level."""
+        found = {OUTERMOST: self.chip.memories[self.chip.dram]}
+        if self.chip.shared:
+            found[SHARED] = self.chip.memories[self.chip.shared]
+        if self.weight_memory:
+            found[WEIGHT_MEMORY] = self.weight_memory
+        return found
 
     # What it is
 
@@ -342,13 +340,15 @@ class LoopNestCore:
         """Return where the price of an action comes from."""
         return self.prices.look_up(action)[1]
 
-    def capacity(self, choice: Choice, layer: Layer) -> Mapping[str, int]:  # noqa: ARG002  # the contract's form
-        """Return nothing: no choice holds anything for good."""
-        return {}
+    def capacity(self, choice: Choice, layer: Layer) -> Mapping[str, int]:
+        """Return the words of the weight memory that resident weights hold for good."""
+        memory = self._resident(choice)
+        return {"weight_words": memory.words(*self._held(layer, choice))} if memory else {}
 
     def capacities(self) -> Mapping[str, int]:
-        """Return nothing: no resource is scarce."""
-        return {}
+        """Return the words of the weight memory, where the core has one."""
+        memory = self.weight_memory
+        return {"weight_words": memory.capacity_bits // memory.word_bits} if memory else {}
 
     def leakage_mw(self) -> float:
         """Return the leakage power of the whole core in mW, from its area."""
@@ -358,40 +358,5 @@ class LoopNestCore:
         """Return the area of elements, levels, and one requantiser per column of elements."""
         formulas = self.chip.arithmetic
         post = self.machine.compute.mesh_x * multiplier_um2(32, 8, formulas)
-        return self.machine.area_um2 + post
-
-    def _table(self) -> dict[Action, tuple[float, str]]:
-        """Return the price of every event but requantisation."""
-        table = {
-            f"{self.name}.element/{operator}": (float(price.value), str(price.source))
-            for operator, price in self.spec.element.operator_pj.items()
-        }
-        for level in self.spec.levels:
-            place = f"{self.name}.{level.name}"
-            kinds = {"read": level.read_pj, "fill": level.fill_pj, "update": level.update_pj}
-            for kind, price in kinds.items():
-                for tensor in TENSORS:
-                    entry = (float(price.value), str(price.source))
-                    table[f"{place}/{kind}_{tensor.lower()}"] = entry
-            if level.address_pj:
-                table[f"{place}/address"] = (
-                    float(level.address_pj.value),
-                    str(level.address_pj.source),
-                )
-            if wires := level.wires:
-                hop = wires.hop_pj
-                table[f"{place}_wires/half_hop"] = (float(hop.value) / 2, str(hop.source))
-                if router := wires.router_pj:
-                    table[f"{place}_wires/router"] = (float(router.value), str(router.source))
-        return table
-
-
-def _plain(data: Any) -> Any:
-    """Return data with sorted lists for sets and lists for tuples."""
-    if isinstance(data, Mapping):
-        return {str(key): _plain(value) for key, value in data.items()}
-    if isinstance(data, (set, frozenset)):
-        return sorted(map(str, data))
-    if isinstance(data, (list, tuple)):
-        return [_plain(item) for item in data]
-    return data
+        kept = float(self.spec.weight_memory.area_um2.value) if self.spec.weight_memory else 0.0
+        return self.machine.area_um2 + post + kept

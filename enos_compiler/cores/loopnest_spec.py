@@ -1,26 +1,35 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The form of a loop-nest core in a target file, and the machine and mapspace that it states."""
+"""The form of a loop-nest core in a target file, and the levels of its own that it states."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from enos_compiler.cores.memory import Array
 from enos_compiler.errors import SpecError
-from enos_compiler.ir.shape import DIMS, TENSORS, Dim, Tensor
+from enos_compiler.ir.shape import Dim, Tensor
 from enos_compiler.mapping.machine import ComputeSpec, Machine, NetworkSpec, StorageLevel
 from enos_compiler.mapping.objective import Objective
-from enos_compiler.mapping.space import FREE, LevelSpace, MapSpace, Range
-from enos_compiler.spec import Count, NonNegative, Positive, Quantity, Strict, rule_error
+from enos_compiler.mapping.space import FREE, Range
+from enos_compiler.spec import (
+    BufferSpec,
+    Count,
+    NonNegative,
+    Positive,
+    Quantity,
+    Strict,
+    rule_error,
+)
 from enos_compiler.spec.target import Name
 
 OUTERMOST = "memory"
-"""Name of the outermost level in nests: the chip's DRAM."""
-RESERVED = ("element", "post", OUTERMOST)
+"""Name of the chip's DRAM in nests."""
+SHARED = "shared"
+"""Name of the chip's shared buffer in nests."""
+WEIGHT_MEMORY = "weight_memory"
+"""Name of the core's own weight memory in nests."""
+RESERVED = ("element", "post", OUTERMOST, SHARED, WEIGHT_MEMORY)
 """Components of a core that are no storage level of its own."""
 
 
@@ -110,18 +119,36 @@ class ElementSpec(Strict):
     columns: Count
     operand_bits: Count
     """Widest input or weight that an element takes."""
-    operator_pj: Annotated[dict[str, Positive], Field(min_length=1)]
-    """Energy of one tap by operator; the core takes the operators that stand here."""
+    operator_pj: dict[str, Positive] = Field(default_factory=dict)
+    """Energy of one tap by operator, whatever the widths of its operands."""
+    by_formula: list[Name] = Field(default_factory=list)
+    """Operators whose taps are priced by the formulas of `arithmetic:`, at their own widths. The
+    core takes the operators that stand here or have an energy above."""
+    sum_bits: Count | None = None
+    """Width of the adders; wider sums are refused. The words that keep sums decide where absent."""
     area_um2: NonNegative
     """Area of one element."""
 
+    @model_validator(mode="after")
+    def _takes_something_once(self) -> ElementSpec:
+        twice = sorted(set(self.operator_pj) & set(self.by_formula))
+        if twice:
+            raise rule_error(
+                f"operator_pj.{twice[0]} beside by_formula: {twice[0]}", "one price for each"
+            )
+        if not self.operator_pj and not self.by_formula:
+            raise rule_error(
+                "neither operator_pj nor by_formula", "by_formula: [mac], or the energy of a tap"
+            )
+        return self
+
 
 class OutermostSpec(ConstraintsSpec):
-    """How nests see the chip's DRAM; its prices and access width stand in `memories:`."""
+    """How nests see the chip's memories; prices and access widths stand in `memories:`."""
 
     word_bits: Count
     read_words_per_cycle: WordsPerCycle | None = None
-    """Where a direction has a limit of its own; else the memory's bandwidth is shared."""
+    """Where a direction of the DRAM has a limit of its own; else its bandwidth is shared."""
     write_words_per_cycle: WordsPerCycle | None = None
 
 
@@ -136,11 +163,16 @@ class LoopNestSpec(Strict):
     """The rule that events are counted by; see `enos_compiler.mapping.count`."""
     partial_sums: Literal["exact", "output"] = "exact"
     """Width of unfinished outputs: their own, or that of output codes as in public tables."""
-    packing_bits: Count
-    """Codes are packed in units of this width and straddle none; a wider one takes several."""
+    packing_bits: Count | None = None
+    """Codes are packed in units of this width and straddle none; a wider one takes several. Where
+    absent, every word is such a unit, and no code is wider than a word."""
+    sum_packing_bits: Count | None = None
+    """The same for partial sums, where they are packed otherwise than codes."""
     element: ElementSpec
     levels: Annotated[list[LevelSpec], Field(min_length=1)]
     """Innermost first."""
+    weight_memory: BufferSpec | None = None
+    """Holds the weights of some layers for good; those of the others are reloaded from DRAM."""
     outermost: OutermostSpec
 
     @model_validator(mode="after")
@@ -152,15 +184,7 @@ class LoopNestSpec(Strict):
                     f"a level named {name}, which is taken",
                     f"a name of its own for each level, none of {', '.join(RESERVED)}",
                 )
-        unit = self.packing_bits.value
-        words = [level.word_bits.value for level in self.levels]
-        for word in (*words, self.outermost.word_bits.value):
-            if not packs_evenly(word, unit):
-                raise rule_error(
-                    f"word_bits = {word}, which hold other codes than units of "
-                    f"packing_bits = {unit}",
-                    f"words of {unit} or {2 * unit} bits",
-                )
+        self._check_packing()
         try:
             inner_machine("core", self)
         except SpecError as error:
@@ -168,13 +192,42 @@ class LoopNestSpec(Strict):
             raise rule_error(error.message + place, error.remedy or "whole fan-outs") from error
         return self
 
+    @property
+    def code_unit(self) -> int | None:
+        """Bits of the units that codes are packed in; None where every word is one."""
+        return int(self.packing_bits.value) if self.packing_bits else None
 
-def packed_bits(bits: int, unit: int) -> int:
-    """Return the width that a code takes when packed in units of `unit` bits.
+    @property
+    def sum_unit(self) -> int | None:
+        """Bits of the units that partial sums are packed in; None where every word is one."""
+        return int(self.sum_packing_bits.value) if self.sum_packing_bits else self.code_unit
+
+    def _check_packing(self) -> None:
+        """Refuse words that hold other codes than their units do."""
+        unit = self.code_unit
+        if unit is None:
+            return
+        words = [level.word_bits.value for level in self.levels]
+        words.append(self.outermost.word_bits.value)
+        if self.weight_memory:
+            words.append(self.weight_memory.word_bits.value)
+        for word in words:
+            if not packs_evenly(word, unit):
+                raise rule_error(
+                    f"word_bits = {word}, which hold other codes than units of "
+                    f"packing_bits = {unit}",
+                    f"words of {unit} or {2 * unit} bits",
+                )
+
+
+def packed_bits(bits: int, unit: int | None) -> int:
+    """Return the width that a code takes when packed in units of `unit` bits, its own without one.
 
     floor(unit / bits) codes share a unit, none straddles it; a code wider than a unit takes whole
     units.
     """
+    if unit is None:
+        return bits
     if bits > unit:
         return -(-bits // unit) * unit
     return unit // (unit // bits)
@@ -202,84 +255,6 @@ def inner_machine(name: str, spec: LoopNestSpec) -> Machine:
         area_um2=float(spec.element.area_um2.value),
     )
     return Machine(name, compute, tuple(_level(level) for level in spec.levels))
-
-
-def build_machine(name: str, spec: LoopNestSpec, dram: Array, bits_per_cycle: int) -> Machine:
-    """Return the machine that nests are counted on, the chip's DRAM outermost.
-
-    Its elements have no energy: each operator has its own, see `with_operator`.
-
-    Raises:
-        SpecError: words or bandwidths that the DRAM does not have.
-    """
-    inner = inner_machine(name, spec)
-    return Machine(
-        name, inner.compute, (*inner.levels, _outermost(name, spec, dram, bits_per_cycle))
-    )
-
-
-def with_operator(machine: Machine, spec: LoopNestSpec, operator: str) -> Machine:
-    """Return the machine with the energy that one tap of an operator takes in an element."""
-    energy = float(spec.element.operator_pj[operator].value)
-    return replace(machine, compute=replace(machine.compute, energy_pj=energy))
-
-
-def _outermost(name: str, spec: LoopNestSpec, dram: Array, bits_per_cycle: int) -> StorageLevel:
-    word = int(spec.outermost.word_bits.value)
-    read, write = spec.outermost.read_words_per_cycle, spec.outermost.write_words_per_cycle
-    if dram.word_bits % word:
-        raise SpecError(
-            f"{name}.outermost.word_bits = {word} does not divide the {dram.word_bits} bits of an "
-            f"access of {dram.owner}",
-            place=f"core {name}",
-            remedy=f"words of {dram.word_bits} bits",
-        )
-    each_way = read is not None and write is not None
-    asked = word * (_real(read) + _real(write))
-    if (read is None) != (write is None) or asked > bits_per_cycle:
-        raise SpecError(
-            f"{name}.outermost asks for {asked:g} bits per cycle, {dram.owner} moves "
-            f"{bits_per_cycle}, reads and writes together",
-            place=f"core {name}",
-            remedy="both directions within the memory's bandwidth, or neither",
-        )
-    return StorageLevel(
-        name=OUTERMOST,
-        word_bits=word,
-        block_size=dram.word_bits // word,
-        read_bandwidth=_real(read) if each_way else None,
-        write_bandwidth=_real(write) if each_way else None,
-        shared_bandwidth=None if each_way else bits_per_cycle / word,
-        reduction_supported=False,
-        read_pj=float(dram.spec.read_pj.value),
-        fill_pj=float(dram.spec.write_pj.value),
-        update_pj=float(dram.spec.write_pj.value),
-    )
-
-
-def build_space(machine: Machine, spec: LoopNestSpec) -> MapSpace:
-    """Return the nests that the core may use."""
-    every: Ranges = dict.fromkeys(DIMS, FREE)
-    own: list[tuple[ConstraintsSpec, Sequence[Tensor]]] = [(lv, lv.keeps) for lv in spec.levels]
-    levels = []
-    for i, (level, keeps) in enumerate([*own, (spec.outermost, TENSORS)]):
-        columns, rows = machine.fanout(i)
-        loops = every if level.loops is None else level.loops
-        levels.append(
-            LevelSpace(
-                keep=frozenset(map(str, keeps)),
-                temporal={dim: loops.get(dim, (1, 1)) for dim in DIMS},
-                spatial_x=_spread(level.spread_x, columns),
-                spatial_y=_spread(level.spread_y, rows),
-            )
-        )
-    return MapSpace(tuple(levels))
-
-
-def _spread(ranges: Ranges | None, children: int) -> dict[str, Range]:
-    if children == 1:
-        return {}
-    return {str(d): r for d, r in (dict.fromkeys(DIMS, FREE) if ranges is None else ranges).items()}
 
 
 def _level(level: LevelSpec) -> StorageLevel:

@@ -22,6 +22,8 @@ from enos_compiler.mapping.space import MapSpace
 from enos_compiler.mapping.spatial import Layout, SpatialChoices, hop_pattern
 
 Reals = NDArray[np.float64]
+FORBIDDEN = 1e200
+"""Price of what a space does not allow: above every cost, and finite however often it is paid."""
 USED = np.array([[d in RELEVANT[t] for d in DIMS] for t in TENSORS])
 """Whether a tensor uses a dimension, by tensor and dimension."""
 
@@ -312,6 +314,9 @@ def path_prices(geo: Geometry, rates: Rates) -> PathPrices:
                 if parent != home:
                     constant -= geo.covers[1, :, parent] * share[:, parent] * rates.fill[parent, t]
     covers = geo.covers
+    outputs = per_fill[2] * covers[1]
+    if geo.space.finished_outputs:
+        _forbid_spills(geo, outputs, constant, steps)
     if rates.wires:
         constant = constant + geo.machine.compute.energy_pj * geo.shape.macs
     least = per_fill[0] * covers[0] + finished * covers[1]
@@ -321,7 +326,7 @@ def path_prices(geo: Geometry, rates: Rates) -> PathPrices:
     outer = np.concatenate([outer, constant[None]])
     return PathPrices(
         per_fill[0] * covers[0],
-        per_fill[2] * covers[1],
+        outputs,
         finished * covers[1],
         per_fill[1],
         per_box,
@@ -329,6 +334,21 @@ def path_prices(geo: Geometry, rates: Rates) -> PathPrices:
         outer[0],
         outer[1:],
     )
+
+
+def _forbid_spills(geo: Geometry, outputs: Reals, constant: Reals, steps: Reals) -> None:
+    """Forbid partial sums at the home of Outputs, whatever is priced; in place.
+
+    They come from the level that keeps Outputs inside the home, or, where none does, from choices
+    whose elements do not finish an output in one step.
+    """
+    keepers = np.nonzero(geo.kept[:, 2])[0]
+    home = keepers[-1]
+    if len(keepers) > 1:
+        outputs[:, keepers[-2]] = FORBIDDEN
+    else:
+        groups = geo.groups[:, : home + 1, 2].prod(axis=1).astype(np.float64)
+        constant[steps * groups != geo.covers[1, :, home]] = FORBIDDEN
 
 
 def _first_boxes(geo: Geometry) -> Reals:

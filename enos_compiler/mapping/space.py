@@ -53,6 +53,9 @@ class MapSpace:
     """
 
     levels: tuple[LevelSpace, ...]
+    finished_outputs: bool = False
+    """Whether outputs reach their home finished only: no partial sum rests there and comes back.
+    A home whose room was reserved for output codes has none for the wider sums."""
 
     def home(self, tensor: str) -> int:
         """Outermost level that keeps `tensor`."""
@@ -152,7 +155,7 @@ class MapSpace:
         """This space with one level changed."""
         levels = list(self.levels)
         levels[index] = replace(levels[index], **changes)
-        return MapSpace(tuple(levels))
+        return replace(self, levels=tuple(levels))
 
     def describe(self, machine: Machine) -> str:
         """The space in words, one line per level."""
@@ -160,6 +163,8 @@ class MapSpace:
         for level, spec in zip(self.levels, machine.levels, strict=True):
             tensors = " ".join(t for t in TENSORS if t in level.keep) or "nothing"
             parts = [f"keeps {tensors}"]
+            if self.finished_outputs and level is self.levels[self.home("Outputs")]:
+                parts.append("finished Outputs only")
             closed = [d for d in DIMS if level.range(d) == (1, 1)]
             if len(closed) == len(DIMS):
                 parts.append("no loops of its own")

@@ -23,10 +23,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 import enos_compiler
-from enos_compiler.cores import loopnest, map_cache
+from enos_compiler.cores import map_cache, nest_search
 from enos_compiler.cores.base import CoreCost, Homes
 from enos_compiler.cores.loopnest import LoopNestCore
-from enos_compiler.cores.loopnest_spec import packed_bits, packs_evenly, with_operator
+from enos_compiler.cores.loopnest_spec import packed_bits, packs_evenly
 from enos_compiler.cores.memory import words
 from enos_compiler.cores.nest_data import read_mapping
 from enos_compiler.cores.target import Target, build_target, load_target
@@ -114,9 +114,9 @@ def test_energy_is_the_counted_nests_energy(name: str, shape: LayerShape) -> Non
     target, subject = chip(name), core(name)
     found = cost(name, shape)
     nest = Nest.from_reference(found.detail["levels"])
-    widths = subject.widths(shape, mac())
-    machine = with_operator(subject.machine, subject.spec, "mac")
-    counted = subject.count(shape, nest, widths)
+    task = subject.task(layer(shape), mac())
+    machine = subject.hierarchy(task.homes).priced(task.tap_pj)
+    counted = subject.count(task, nest)
     parts = found.inference.components_pj(target.energy_pj)
     post = parts.pop("array.post")
     assert sum(parts.values()) == pytest.approx(counted.energy_pj(machine), rel=1e-12)
@@ -140,8 +140,9 @@ def test_wires_addresses_and_clusters_inside_are_counted_for_all_instances(
     subject: Any = target.cores["array"]
     found = subject.cost(layer(shape), mac(), IN_DRAM)
     nest = Nest.from_reference(found.detail["levels"])
-    counted = subject.count(shape, nest, subject.widths(shape, mac()))
-    machine = with_operator(subject.machine, subject.spec, "mac")
+    task = subject.task(layer(shape), mac())
+    counted = subject.count(task, nest)
+    machine = subject.hierarchy(task.homes).priced(task.tap_pj)
     parts = found.inference.components_pj(target.energy_pj)
     del parts["array.post"]
     assert sum(parts.values()) == pytest.approx(counted.energy_pj(machine), rel=1e-12)
@@ -153,9 +154,9 @@ def test_wires_addresses_and_clusters_inside_are_counted_for_all_instances(
 @pytest.mark.parametrize("name", CHIPS)
 def test_a_given_nest_costs_at_least_the_best(name: str) -> None:
     subject = core(name)
-    widths = subject.widths(SQUARE, mac())
-    best = subject.map(SQUARE, "mac", widths)
-    other = subject.map(SQUARE, "mac", widths, without=best.nest)
+    task = subject.task(layer(SQUARE), mac())
+    best = subject.map(task)
+    other = subject.map(task, without=best.nest)
     assert other.certificate.value >= best.certificate.value
     assert best.certificate.optimal
     given_nest = subject.cost_of_nest(layer(SQUARE), mac(), best.nest).inference
@@ -165,10 +166,8 @@ def test_a_given_nest_costs_at_least_the_best(name: str) -> None:
 @pytest.mark.parametrize("name", CHIPS)
 def test_objectives_reach_what_they_ask_for(name: str) -> None:
     subject = core(name)
-    widths = subject.widths(SQUARE, mac())
-    found = {
-        o: subject.map(SQUARE, "mac", widths, objective=o) for o in ("energy", "latency", "edp")
-    }
+    task = subject.task(layer(SQUARE), mac())
+    found = {o: subject.map(task, objective=o) for o in ("energy", "latency", "edp")}
     assert found["energy"].energy_pj == min(r.energy_pj for r in found.values())
     assert found["latency"].cycles == min(r.cycles for r in found.values())
     product = {o: r.energy_pj * r.cycles for o, r in found.items()}
@@ -180,7 +179,7 @@ def test_the_detail_holds_the_mapping(name: str) -> None:
     detail = cost(name, SQUARE).detail
     found = read_mapping(SQUARE, detail)
     subject = core(name)
-    again = subject.map(SQUARE, "mac", subject.widths(SQUARE, mac()))
+    again = subject.map(subject.task(layer(SQUARE), mac()))
     assert found == again
     assert detail["certificate"]["optimal"] is True
     for level in detail["levels"]:
@@ -284,7 +283,7 @@ def test_sums_have_their_own_width_until_they_are_finished() -> None:
     narrow = core("eyeriss").widths(LayerShape(m=4, c=16), mac(Bits(4, 4, 4)))
     assert narrow.partial_sums == 16
     public: Any = edited("eyeriss", partial_sums="output").cores["array"]
-    assert public.widths(SQUARE, mac()).partial_sums is None
+    assert public.widths(SQUARE, mac()).partial_sums == 8
 
 
 def test_a_network_output_leaves_as_sums_of_32_bits() -> None:
@@ -354,7 +353,6 @@ def test_refusals_say_why() -> None:
 def test_an_operator_with_a_stated_energy_is_taken() -> None:
     element = yaml.safe_load(find_target("eyeriss").read_text())["cores"][0]["element"]
     element["operator_pj"]["bw"] = {"value": 0.1, "source": "test"}
-    element["operator_pj"]["mf"] = {"value": 0.2, "source": "test"}
     target = edited("eyeriss", element=element)
     offered = choices(target, "array", layer(SQUARE), EIGHT)
     assert {c.operator for c in offered} == {"mac", "bw"}
@@ -375,7 +373,7 @@ def test_a_larger_buffer_is_never_worse() -> None:
         larger = json.loads(json.dumps(levels))
         larger[3]["entries"]["value"] = entries
         subject: Any = edited("eyeriss", levels=larger).cores["array"]
-        found = subject.map(conv(16, 16, 16), "mac", subject.widths(conv(16, 16, 16), mac()))
+        found = subject.map(subject.task(layer(conv(16, 16, 16)), mac()))
         values.append(found.certificate.value)
     assert values[0] >= values[1] >= values[2]
     assert values[0] > values[2]
@@ -426,7 +424,8 @@ def test_what_cannot_fit_is_named() -> None:
         (("levels", 3, "spread_x"), ["X"], "levels[shared_glb].spread_x.X"),
         (("levels", 3, "spread_x"), {"M": [4, 2]}, "factors [4, 2] of M"),
         (("levels", 3, "spread_x"), 5, "spread_x = 5 is not accepted"),
-        (("element", "operator_pj"), {}, "element.operator_pj"),
+        (("element", "operator_pj"), {}, "neither operator_pj nor by_formula"),
+        (("element", "by_formula"), ["mac"], "operator_pj.mac beside by_formula: mac"),
     ],
 )
 def test_a_wrong_core_is_one_clear_error(path: tuple[Any, ...], value: Any, message: str) -> None:
@@ -475,14 +474,6 @@ def test_bandwidth_beyond_the_memory_is_refused() -> None:
         edited("eyeriss", outermost=outermost)
 
 
-def test_a_chip_with_a_shared_memory_is_refused() -> None:
-    data = yaml.safe_load(find_target("eyeriss").read_text())
-    shared = yaml.safe_load(find_target("hybrid").read_text())["memories"][0]
-    data["memories"].insert(0, shared)
-    with pytest.raises(SpecError, match="shared memory buffer, but nests of array end in DRAM"):
-        build_target(check_target(parse_document(yaml.safe_dump(data), "chip.yaml")))
-
-
 # The cache
 
 
@@ -502,7 +493,7 @@ def test_results_are_found_again(folder: Path, monkeypatch: pytest.MonkeyPatch) 
     def never(*_: Any, **__: Any) -> None:
         raise AssertionError("mapped again")
 
-    monkeypatch.setattr(loopnest, "map_layer", never)
+    monkeypatch.setattr(nest_search, "map_layer", never)
     assert cost("eyeriss", SQUARE) == first
     map_cache.forget()
     assert cost("eyeriss", SQUARE) == first

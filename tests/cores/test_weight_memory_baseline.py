@@ -11,7 +11,7 @@ import small_network
 from enos_compiler.cores.accounting import energy_pj
 from enos_compiler.cores.attach import Request, attach_choices
 from enos_compiler.cores.baseline import baseline
-from enos_compiler.cores.digital import RESIDENT
+from enos_compiler.cores.nest_homes import RESIDENT
 from enos_compiler.cores.target import Target, build_target, load_target
 from enos_compiler.ir import Network
 from enos_compiler.spec import check_target, find_target, parse_document

@@ -96,7 +96,7 @@ def test_report_of_a_compiled_network(name: str, budget: str) -> None:
     assert done.program.makespan_ns <= itemise(done, target).busy_ns
     for layer in done.layers.values():
         kind = target.cores[layer.choice.core].kind if layer.choice else ""
-        assert (layer.mapping is None) == (kind != "digital")
+        assert (layer.mapping is None) == (kind != "loop-nest")
         assert (layer.placement is None) == (kind != "crossbar")
 
 

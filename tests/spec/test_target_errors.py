@@ -34,10 +34,11 @@ def line_of(text: str, fragment: str) -> int:
 
 
 def test_unknown_key_names_the_nearest() -> None:
-    text = changed("      columns: 16\n", "      colums: 16\n")
+    text = changed("      by_formula: [", "      by_formulas: [")
     assert message(text) == (
-        f"chip.yaml:{line_of(text, 'colums')}: cores[mac].array.colums is an unknown key\n"
-        "  try: columns (known: accumulator_bits, columns, rows)"
+        f"chip.yaml:{line_of(text, 'by_formulas')}: cores[mac].element.by_formulas is an unknown "
+        "key\n  try: by_formula (known: area_um2, by_formula, columns, instances, operand_bits, "
+        "operator_pj, sum_bits)"
     )
 
 
@@ -50,19 +51,20 @@ def test_unknown_top_level_key() -> None:
 
 
 def test_wrong_type() -> None:
-    text = changed("      rows: 8\n", "      rows: eight\n")
+    text = changed("entries: {value: 128,", "entries: {value: many,")
     assert message(text) == (
-        f"chip.yaml:{line_of(text, 'rows: eight')}: cores[mac].array.rows = 'eight' is not "
-        "accepted\n  try: a valid integer"
+        f"chip.yaml:{line_of(text, 'value: many')}: cores[mac].levels[accumulators].entries = "
+        "'many' is not accepted\n  try: a valid integer"
     )
 
 
 @pytest.mark.parametrize("value", ["0", "-3"])
 def test_out_of_range(value: str) -> None:
-    text = changed("      rows: 8\n", f"      rows: {value}\n")
+    text = changed("entries: {value: 128,", f"entries: {{value: {value},")
     assert message(text) == (
-        f"chip.yaml:{line_of(text, f'rows: {value}')}: cores[mac].array.rows = {value} is not "
-        "accepted\n  try: greater than or equal to 1"
+        f"chip.yaml:{line_of(text, f'entries: {{value: {value},')}: "
+        f"cores[mac].levels[accumulators].entries = {value} is not accepted\n"
+        "  try: greater than or equal to 1"
     )
 
 
@@ -118,11 +120,14 @@ def test_impossible_capacity() -> None:
     )
 
 
-def test_partial_sums_wider_than_their_words() -> None:
-    text = changed("accumulator_bits: {value: 32,", "accumulator_bits: {value: 40,")
+def test_words_that_hold_other_codes_than_their_units() -> None:
+    text = changed(
+        "    sum_packing_bits: {",
+        "    packing_bits: {value: 24, source: x}\n    sum_packing_bits: {",
+    )
     assert message(text) == (
-        f"chip.yaml:{line_of(text, '- name: mac')}: cores[mac] has accumulators.word_bits = 32, "
-        "below array.accumulator_bits = 40\n  try: accumulators.word_bits: 40 or more"
+        f"chip.yaml:{line_of(text, '- name: mac')}: cores[mac] has word_bits = 8, which hold other "
+        "codes than units of packing_bits = 24\n  try: words of 24 or 48 bits"
     )
 
 
@@ -175,7 +180,8 @@ def test_unknown_kind() -> None:
     text = changed("kind: crossbar", "kind: crosbar")
     assert message(text) == (
         f"chip.yaml:{line_of(text, 'kind: crosbar')}: cores[xbar].kind = 'crosbar' is no kind of "
-        "core\n  try: crossbar (known: crossbar, digital, host, loop-nest, sampler, vector)"
+        "core
+  try: crossbar (known: crossbar, host, loop-nest, sampler, vector)"
     )
 
 
