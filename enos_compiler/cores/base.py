@@ -51,8 +51,6 @@ class Core(Protocol):
 
     kind: ClassVar[str]
     Spec: ClassVar[type[BaseModel]]
-    simple_model: ClassVar[bool]
-    """Whether its costs come from the simple model; the report says so."""
     name: str
 
     def choices(

@@ -48,7 +48,6 @@ class CrossbarCore:
 
     kind: ClassVar[str] = "crossbar"
     Spec: ClassVar[type[CrossbarCoreSpec]] = CrossbarCoreSpec
-    simple_model: ClassVar[bool] = False
 
     def __init__(self, name: str, spec: CrossbarCoreSpec, chip: Chip) -> None:
         self.name = name

@@ -27,7 +27,6 @@ class Host:
 
     kind: ClassVar[str] = "host"
     Spec: ClassVar[type[HostSpec]] = HostSpec
-    simple_model: ClassVar[bool] = False
 
     def __init__(self, name: str, spec: HostSpec, chip: Chip) -> None:
         self.name = name

@@ -68,7 +68,6 @@ class LoopNestCore(NestSearch):
 
     kind: ClassVar[str] = "loop-nest"
     Spec: ClassVar[type[LoopNestSpec]] = LoopNestSpec
-    simple_model: ClassVar[bool] = False
 
     def __init__(self, name: str, spec: LoopNestSpec, chip: Chip) -> None:
         super().__init__(name, spec, chip)

@@ -59,11 +59,6 @@ class Target:
         """Memories by name."""
         return self.chip.memories
 
-    @property
-    def uses_simple_model(self) -> tuple[str, ...]:
-        """Names of the cores whose costs come from a simple model."""
-        return tuple(name for name, core in self.cores.items() if core.simple_model)
-
     # Prices
 
     def energy_pj(self, action: Action) -> float:

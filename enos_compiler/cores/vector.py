@@ -39,7 +39,6 @@ class VectorUnit:
 
     kind: ClassVar[str] = "vector"
     Spec: ClassVar[type[VectorSpec]] = VectorSpec
-    simple_model: ClassVar[bool] = False
 
     def __init__(self, name: str, spec: VectorSpec, chip: Chip) -> None:
         self.name = name

@@ -211,7 +211,6 @@ def _pricing(items: Items, target: Target, program: Program) -> dict[str, Any]:
     actions = sorted({action for cost in costs for action in cost.events})
     set_up = {name: energy_pj(cost, target) for name, cost in items.programming.items()}
     return {
-        "simple_model_cores": list(target.uses_simple_model),
         "inferences_per_programming": target.inferences_per_programming,
         "set_up": {
             "energy_pj": sum(set_up.values()),

@@ -216,10 +216,6 @@ def _pricing_lines(report: Report) -> Iterator[tuple[str, str]]:
             f"{time_text(pricing['set_up']['latency_ns'])} to program weights, once per "
             f"{pricing['inferences_per_programming']:,} inferences",
         )
-    used = {layer["core"] for layer in report["layers"]}
-    simple = [core for core in pricing["simple_model_cores"] if core in used]
-    if simple:
-        yield "pricing", f"simple model on {', '.join(simple)}"
 
 
 def _checks(checks: Mapping[str, Any]) -> str:

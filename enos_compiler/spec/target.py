@@ -31,6 +31,10 @@ NAME_PATTERN = r"^[A-Za-z][A-Za-z0-9_-]*$"
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 
 
+Exponent = Quantity[Annotated[float, Field(gt=0, le=4, allow_inf_nan=False)]]
+"""How energy or area grows with width: linear is 1, and no circuit grows faster than 4."""
+
+
 class BufferSpec(Strict):
     """A memory array inside a core."""
 
@@ -97,16 +101,16 @@ class ArithmeticSpec(Strict):
     add_base_pj: Positive
     add_per_bit_pj: Positive
     multiply_8x8_pj: Positive
-    multiply_exponent: Positive
+    multiply_exponent: Exponent
     shift_8_pj: Positive
-    shift_exponent: Positive
+    shift_exponent: Exponent
     xor_per_bit_pj: Positive
     register_per_bit_pj: Positive
     compare_per_bit_pj: Positive
     full_adder_pj: Positive
     add_per_bit_um2: Positive
     multiply_8x8_um2: Positive
-    multiply_area_exponent: Positive
+    multiply_area_exponent: Exponent
     register_per_bit_um2: Positive
 
 

@@ -152,7 +152,7 @@ def test_shapes_are_read_as_written(bounds: dict[str, int], stride: tuple[int, i
         (["M=2", "--bits", "8"], 2, "--bits: `8` is not input/weight/output bits"),
         (["M=2", "--bits", "8/0/8"], 2, "--bits: `8/0/8` is not input/weight/output bits"),
         (["M=2", "--target", "eyris"], 2, "unknown target `eyris`\n  try: eyeriss (known: "),
-        (["M=2", "--target", "hybrid"], 2, "--target: hybrid has no core that runs loop nests"),
+        (["M=2", "--target", "cim"], 2, "--target: cim has no core that runs loop nests"),
         (["M=2", "--core", "aray"], 2, "--core: `aray` is no loop-nest core of eyeriss\n  try: ar"),
         (["M=2", "--operator", "mca"], 1, "does not take it with mca: its elements have"),
         (["M=2", "--objective", "speed"], 2, "argument --objective: invalid choice"),

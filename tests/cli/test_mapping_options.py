@@ -18,7 +18,7 @@ import enos_compiler
 from enos_compiler.cli.enos_map import main as enos_map
 from enos_compiler.cli.enos_opt import main as enos_opt
 from enos_compiler.cli.enosc import main as enosc
-from enos_compiler.cores import loopnest, map_cache
+from enos_compiler.cores import map_cache, nest_search
 from enos_compiler.ir.serialize import load_network
 
 MODEL = """
@@ -83,7 +83,7 @@ def test_mappings_are_kept_where_asked(folder: Path, monkeypatch: pytest.MonkeyP
     def never(*_: Any, **__: Any) -> None:
         raise AssertionError("mapped again")
 
-    monkeypatch.setattr(loopnest, "map_layer", never)
+    monkeypatch.setattr(nest_search, "map_layer", never)
     assert compiled("--mapping-cache", "kept")["layers"] == first["layers"]
 
 

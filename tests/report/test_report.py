@@ -180,7 +180,6 @@ def test_terminal_summary_fits_and_tells_everything(report: dict[str, Any]) -> N
         "all-mac-digital-8/8",
         "91.73% before, 91.01% compiled, on 10,000 images",
         "floor+0.7 = ",
-        "simple model on ",
         "ONNX Runtime equals the integer reference (full)",
         "host executes 1 x softmax",
         "mf on mac; mac on xbar (why: refusals in report.json)",

@@ -31,7 +31,6 @@ def _report(**changes: Any) -> dict[str, Any]:
         "offers": {"mac": ["mac"], "xbar": ["mac"]},
         "pricing": {
             "set_up": {"energy_pj": 0.0, "latency_ns": 0.0},
-            "simple_model_cores": [],
             "inferences_per_programming": 1000,
         },
         **changes.pop("sections", {}),

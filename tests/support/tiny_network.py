@@ -32,7 +32,6 @@ class TinyCore:
     crossbars: int | None = None
     """How many there are; a layer holds one per 8 weight-bit channels."""
     resident: bool = False
-    simple_model: bool = True
     leakage: float = 0.0
 
     def choices(
@@ -138,10 +137,6 @@ class TinyTarget:
 
     def area_um2(self) -> float:
         return 1000.0
-
-    @property
-    def uses_simple_model(self) -> tuple[str, ...]:
-        return tuple(name for name, core in self.cores.items() if core.simple_model)
 
 
 def layer(name: str, inputs: tuple[str, ...], weight_key: str = "", macs: int = 16) -> Layer:
