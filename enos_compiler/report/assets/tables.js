@@ -91,14 +91,12 @@ function pricesTable() {
 
 function inputsSection() {
   const fact = (name, ...value) => [el("dt", {}, name), el("dd", {}, value)];
-  const simple = sections.pricing.simple_model_cores || [];
   const facts = el("dl", { class: "facts" },
     fact("Chip", `${report.target}, file hash `, el("code", {}, report.spec_sha256)),
     fact("Passes", el("ol", { class: "steps" }, report.passes.map((name) => el("li", {}, name)))),
     fact("Seed", String(report.seed)),
     fact("Weights programmed", `once per ${whole(sections.pricing.inferences_per_programming)} inferences: ${energy(sections.pricing.set_up.energy_pj)} in ${time(sections.pricing.set_up.latency_ns)}`),
     fact("Leakage", Object.entries(sections.pricing.leakage_mw).map(([owner, mw]) => `${owner} ${mw.toPrecision(3)} mW`).join(", ")),
-    simple.length ? fact("Simple cost model", simple.join(", ")) : [],
     fact("Versions", Object.entries(report.versions).map(([name, v]) => `${name} ${v}`).join(", ")));
   const prices = el("details", { open: true }, el("summary", {}, "Prices and their sources ", el("span", { class: "soft" }, `${Object.keys(sections.pricing.prices).length} actions`)), pricesTable());
   const raw = Object.entries(sections).filter(([name]) => !["pricing", "timeline", "graph", "roofline"].includes(name)).map(([name, section]) =>
