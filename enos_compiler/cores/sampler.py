@@ -50,7 +50,6 @@ class SamplerCore:
 
     kind: ClassVar[str] = "sampler"
     Spec: ClassVar[type[SamplerSpec]] = SamplerSpec
-    simple_model: ClassVar[bool] = False
 
     def __init__(self, name: str, spec: SamplerSpec, chip: Chip) -> None:
         self.name = name
