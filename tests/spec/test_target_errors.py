@@ -180,8 +180,7 @@ def test_unknown_kind() -> None:
     text = changed("kind: crossbar", "kind: crosbar")
     assert message(text) == (
         f"chip.yaml:{line_of(text, 'kind: crosbar')}: cores[xbar].kind = 'crosbar' is no kind of "
-        "core
-  try: crossbar (known: crossbar, host, loop-nest, sampler, vector)"
+        "core\n  try: crossbar (known: crossbar, host, loop-nest, sampler, vector)"
     )
 
 
