@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 import tempfile
 from collections.abc import Collection, Iterator
@@ -42,14 +44,17 @@ def staged_outputs(folder: Path, last: str, stale: Collection[str] = ()) -> Iter
 
     Each entry replaces its namesake by rename, the one named `last` at the very end; entries named
     in `stale` that were not made again go, other files in `folder` stay. If the body fails,
-    `folder` is as it was and the sibling is gone.
+    `folder` is as it was and the sibling is gone; if the process is killed, `folder` is as it was
+    and the next one sweeps the sibling away.
 
     Raises:
         EnosError: the disk is full or the folder cannot be written.
     """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        stage = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        _sweep(folder)
+        prefix = f".{folder.name}-{os.getpid()}-"
+        stage = Path(tempfile.mkdtemp(prefix=prefix, dir=folder.parent))
     except OSError as error:
         raise _write_error(error, folder) from error
     try:
@@ -85,6 +90,25 @@ def replace_text(path: Path, text: str) -> None:
         if stage is not None:
             stage.unlink(missing_ok=True)
         raise _write_error(error, path) from error
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what killed processes left beside `folder`: siblings whose process is no more."""
+    pattern = re.compile(rf"\.{re.escape(folder.name)}-(\d+)-\w+")
+    for sibling in folder.parent.iterdir():
+        found = pattern.fullmatch(sibling.name)
+        if found and not _is_running(int(found[1])):
+            shutil.rmtree(sibling, ignore_errors=True)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True  # another user's
+    return True
 
 
 def _made(stage: Path) -> list[Path]:

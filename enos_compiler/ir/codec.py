@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import types
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
@@ -14,6 +16,12 @@ import numpy as np
 from enos_compiler.errors import FormatError
 
 Arrays = dict[str, np.ndarray[Any, Any]]
+
+
+def seal(document: Mapping[str, Any]) -> str:
+    """Return the digest of a document's content: any change of it changes the seal."""
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def encode(value: Any, arrays: Arrays, key: str = "") -> Any:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 SCHEMA = "enos-network/1"
 _TORCH_FIELDS = ("graph", "example_inputs")
+_AGAIN = "save the network again"
 
 
 def save_network(network: Network, folder: Path) -> None:
@@ -40,13 +41,13 @@ def save_network(network: Network, folder: Path) -> None:
     tensors |= {f"example/{i}": t.clone() for i, t in enumerate(network.example_inputs)}
     tensors |= {f"array/{key}": _from_numpy(array) for key, array in arrays.items()}
     blob = save(tensors)
-    document = {
-        "schema": SCHEMA,
+    content = {
         "weights_sha256": hashlib.sha256(blob).hexdigest(),
         "graph": _encode_graph(network.graph),
         "aliases": aliases,
         "network": body,
     }
+    document = {"schema": SCHEMA, "seal_sha256": codec.seal(content), **content}
     (folder / "weights.safetensors").write_bytes(blob)
     (folder / "network.json").write_text(json.dumps(document, indent=1, allow_nan=False) + "\n")
 
@@ -55,29 +56,32 @@ def load_network(folder: Path) -> Network:
     """Read a saved network.
 
     Raises:
-        FormatError: a file is missing or damaged, of another schema, or the two do not belong
-            together.
+        FormatError: a file is missing or damaged, of another schema, was changed after it was
+            written, or the two do not belong together.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import load
 
-    document = _read_document(folder / "network.json")
-    place = str(folder / "network.json")
-    weights = folder / "weights.safetensors"
-    if not weights.is_file():
-        raise FormatError("is missing", place=str(weights), remedy="save the network again")
-    blob = weights.read_bytes()
-    if hashlib.sha256(blob).hexdigest() != document.get("weights_sha256"):
-        raise FormatError(
-            "does not belong to the network.json beside it, or is damaged",
-            place=str(weights),
-            remedy="save the network again",
-        )
-    tensors = load(blob)
+    path = folder / "network.json"
+    document, place = _read_document(path), str(path)
+    content = {k: v for k, v in document.items() if k not in ("schema", "seal_sha256")}
+    blob = _read_weights(folder / "weights.safetensors", document.get("weights_sha256"))
     try:
+        tensors = load(blob)
         graph = _decode_graph(document["graph"], document["aliases"], tensors, place)
-        body = document["network"]
-    except (KeyError, TypeError, AttributeError) as error:
-        raise FormatError(f"is not a saved network: {error!r}", place=place) from error
+        network = _decode_network(document["network"], graph, tensors, place)
+    except (KeyError, TypeError, AttributeError, ValueError, SafetensorError) as error:
+        raise FormatError(
+            f"is not a saved network: {error!r:.200}", place=place, remedy=_AGAIN
+        ) from error
+    if codec.seal(content) != document.get("seal_sha256"):
+        raise FormatError("was changed after it was written", place=place, remedy=_AGAIN)
+    return network
+
+
+def _decode_network(
+    body: dict[str, Any], graph: fx.GraphModule, tensors: dict[str, Tensor], place: str
+) -> Network:
     arrays = {
         k.removeprefix("array/"): t.numpy() for k, t in tensors.items() if k.startswith("array/")
     }
@@ -89,6 +93,21 @@ def load_network(folder: Path) -> Network:
     return Network(graph=graph, example_inputs=tuple(tensors[k] for k in examples), **values)
 
 
+def _read_weights(path: Path, expected: Any) -> bytes:
+    try:
+        blob = path.read_bytes()
+    except OSError as error:
+        what = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read: {error}"
+        raise FormatError(what, place=str(path), remedy=_AGAIN) from None
+    if hashlib.sha256(blob).hexdigest() != expected:
+        raise FormatError(
+            "does not belong to the network.json beside it, or is damaged",
+            place=str(path),
+            remedy=_AGAIN,
+        )
+    return blob
+
+
 def _read_document(path: Path) -> dict[str, Any]:
     try:
         document = json.loads(path.read_text())
@@ -96,8 +115,8 @@ def _read_document(path: Path) -> dict[str, Any]:
         raise FormatError(
             "is missing", place=str(path), remedy="name a folder written with --save-temps"
         ) from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise FormatError(f"cannot be read: {error}", place=str(path)) from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise FormatError(f"cannot be read: {error}", place=str(path), remedy=_AGAIN) from error
     schema = document.get("schema") if isinstance(document, dict) else None
     if schema != SCHEMA:
         raise FormatError(f"has schema {schema!r}; this version reads {SCHEMA}", place=str(path))

@@ -73,7 +73,7 @@ def write_program(executable: Executable, folder: Path) -> tuple[Path, Path]:
         **body,
         "tensors_sha256": hashlib.sha256(blob).hexdigest(),
     }
-    sealed = {"schema": SCHEMA, "seal_sha256": _seal(document), **document}
+    sealed = {"schema": SCHEMA, "seal_sha256": codec.seal(document), **document}
     paths = folder / PROGRAM_JSON, folder / PROGRAM_TENSORS
     paths[0].write_text(json.dumps(sealed, indent=1, allow_nan=False) + "\n")
     paths[1].write_bytes(blob)
@@ -92,15 +92,10 @@ def read_program(path: Path) -> ProgramFile:
     """
     path = path / PROGRAM_JSON if path.is_dir() else path
     document = _read_json(path)
-    sealed = document.pop("seal_sha256", None) == _seal(document)
+    sealed = document.pop("seal_sha256", None) == codec.seal(document)
     arrays = _read_tensors(path, document.pop("tensors_sha256", None))
     executable = _from_json(document, arrays, str(path))
     return ProgramFile(executable, sealed, str(path))
-
-
-def _seal(document: dict[str, Any]) -> str:
-    text = json.dumps(document, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _program_to_json(program: Program) -> dict[str, Any]:
