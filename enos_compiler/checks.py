@@ -10,6 +10,7 @@ import numpy as np
 
 from enos_compiler.cores.accounting import events_by_item, itemise
 from enos_compiler.errors import EnosError
+from enos_compiler.evaluate.converters import saturation
 from enos_compiler.export.check import OnnxSession, chunks, compare, output_steps
 from enos_compiler.frontend.user import UserModel
 from enos_compiler.ir.network import Network
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 Arrays = tuple[np.ndarray[Any, Any], ...]
 
+SATURATION_INPUTS = 8
+"""Inputs on which clipped conversions are counted."""
 REPLAYED_INPUTS = 2
 """Inputs that the program is replayed on; each takes one whole run of it."""
 
@@ -38,9 +41,23 @@ def check_level(network: Network, options: Options) -> str:
 
 
 def check_compiled(
-    onnx: ModelProto, network: Network, target: Target, user: UserModel, options: Options
+    onnx: ModelProto,
+    network: Network,
+    target: Target,
+    user: UserModel,
+    options: Options,
+    *,
+    exported: Network | None = None,
 ) -> dict[str, Any]:
     """Compare the ONNX file and the replayed program with the integer reference and the costs.
+
+    Args:
+        onnx: the exported model.
+        network: compiled.
+        target: what its costs are those of.
+        user: gives real inputs.
+        options: how much is checked.
+        exported: what the file holds where it leaves converters out; else the network.
 
     Returns:
         the report's block of checks.
@@ -55,10 +72,31 @@ def check_compiled(
     return complete_checks(
         {
             "level": level,
-            "onnx_max_steps": _check_onnx(onnx, network, inputs),
+            "onnx_max_steps": _check_onnx(onnx, exported or network, inputs),
             **_check_program(network, target, inputs),
         }
     )
+
+
+def converter_section(
+    network: Network, user: UserModel, options: Options
+) -> dict[str, dict[str, Any]]:
+    """Return what converters of crossbars clip on real inputs; empty where none changes a sum."""
+    layers = network.layers.values()
+    if not any(n.quantized is not None and n.quantized.array is not None for n in layers):
+        return {}
+    level = check_level(network, options)
+    counted: list[dict[str, Any]] = []
+    inputs: Arrays = ()
+    if level != "none":
+        inputs = _real_inputs(network, user, SATURATION_INPUTS if level == "full" else 1)
+        counted = saturation(network, inputs)
+    section = {
+        "onnx": options.onnx_fidelity,
+        "inputs": len(inputs[0]) if inputs else 0,
+        "layers": counted,
+    }
+    return {"converters": section}
 
 
 def _check_onnx(onnx: ModelProto, network: Network, inputs: Arrays) -> int:

@@ -244,7 +244,13 @@ def _finish(
     hooks: Hooks,
 ) -> tuple[ModelProto, dict[str, Any]]:
     """Export the compiled network, check it, measure it and write its report."""
-    from enos_compiler.checks import check_compiled, measure_accuracy, output_noise
+    from enos_compiler.checks import (
+        check_compiled,
+        converter_section,
+        measure_accuracy,
+        output_noise,
+    )
+    from enos_compiler.evaluate.converters import without_converters
     from enos_compiler.export.onnx import export_onnx
     from enos_compiler.report.build import build_report
 
@@ -257,8 +263,10 @@ def _finish(
         model_name=user.name,
     )
     hooks.say("export: model.onnx")
+    plain = options.onnx_fidelity == "plain"
+    exported = without_converters(network) if plain else network
     onnx = export_onnx(
-        network,
+        exported,
         costs={
             row["name"]: (row["energy_pj"], row["latency_ns"])
             for row in (*report["layers"], *report["vector"], *report["host"])
@@ -267,7 +275,8 @@ def _finish(
         target=target.name,
     )
     hooks.say("check: ONNX Runtime and the replayed program against the integer reference")
-    report["checks"] = check_compiled(onnx, network, target, user, options)
+    report["checks"] = check_compiled(onnx, network, target, user, options, exported=exported)
+    report["sections"] |= converter_section(network, user, options)
     hooks.say("accuracy: the float network and model.onnx")
     canonical = next(n for n in kept.values() if "shaped" in n.facts)
     report["accuracy"] = measure_accuracy(onnx, network, canonical, user)

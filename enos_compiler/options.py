@@ -17,10 +17,12 @@ if TYPE_CHECKING:
 
 Search = Literal["single", "bilevel", "sequential", "variational", "sensitivity", "none"]
 Check = Literal["full", "sampled", "none"]
+Fidelity = Literal["hardware", "plain"]
 SEARCHES: tuple[str, ...] = get_args(Search)
 TRAINING: tuple[str, ...] = SEARCHES[:4]
 """Searches that train the network."""
 CHECKS: tuple[str, ...] = get_args(Check)
+FIDELITIES: tuple[str, ...] = get_args(Fidelity)
 
 FULL_CHECK_MACS = 200_000_000
 """Largest network that the default check covers in full."""
@@ -65,6 +67,8 @@ class Options:
     """Keep operations without an integer form as float islands on the host."""
     first_last_free: bool = False
     """Let first and last layers leave mac with 8-bit weights on the baseline core."""
+    onnx_fidelity: Fidelity = "hardware"
+    """Whether model.onnx holds what crossbars' converters do, or the operators' own integers."""
     check: Check | None = None
     """How much of the result is compared with the reference; by default by size."""
     check_images: int = 64
@@ -75,6 +79,7 @@ class Options:
         """Refuse values out of range and options that exclude each other."""
         _one_of("--search", self.search, SEARCHES)
         _one_of("--check", self.check, CHECKS)
+        _one_of("--onnx-fidelity", self.onnx_fidelity, FIDELITIES)
         _one_of("--objective", self.objective, OBJECTIVES)
         for name, value, least in (
             ("--batch", self.batch, 1),

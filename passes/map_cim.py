@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+from enos_compiler.cores.crossbar_map import crossbar_map
 from enos_compiler.cores.layer_costs import details
 from enos_compiler.ir.network import Fact, Network
 from enos_compiler.pipeline import Context, Pass
@@ -23,4 +24,5 @@ class MapCim(Pass):
         """Return the network with a placement per layer on a crossbar core."""
         found = details(network, context.target, on_crossbars=True)
         layers = {n: replace(network.layers[n], placement=detail) for n, detail in found.items()}
-        return network.with_layers(layers).with_section(self.name, {"layers": found})
+        section = {"layers": found, "crossbars": crossbar_map(network, context.target, found)}
+        return network.with_layers(layers).with_section(self.name, section)

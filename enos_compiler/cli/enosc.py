@@ -123,6 +123,12 @@ def _parser() -> argparse.ArgumentParser:
     passes.add_argument("--help-pass", metavar="NAME", help="describe a pass and its options")
     passes.add_argument("--list-passes", action="store_true", help="list the passes")
     checking = parser.add_argument_group("checking")
+    checking.add_argument(
+        "--onnx-fidelity",
+        default="hardware",
+        metavar="HOW",
+        help="hardware: model.onnx holds what crossbars' converters do (default); or plain",
+    )
     checking.add_argument("--check", metavar="LEVEL", help="full, sampled or none")
     checking.add_argument("--check-images", type=int, default=64, metavar="N")
     add_output_options(parser)
@@ -223,6 +229,7 @@ def _options(arguments: argparse.Namespace) -> Options:
         seed=arguments.seed,
         allow_float=arguments.allow_float,
         first_last_free=arguments.first_last == "free",
+        onnx_fidelity=arguments.onnx_fidelity,
         check=arguments.check,
         check_images=arguments.check_images,
         model_args=key_values(arguments.model_arg, "--model-arg"),

@@ -35,7 +35,7 @@ from enos_compiler.crossbar.spec import AdcSpec, CellSpec, CrossbarSpec, DacSpec
 from enos_compiler.errors import RefusalError
 from enos_compiler.ir.formats import ArrayForm, ArrayRead, QuantizedLayer, ValueFormat
 from enos_compiler.ir.network import Layer
-from enos_compiler.operators.terms import Term
+from enos_compiler.operators.terms import Term, largest_sums
 from enos_compiler.semantics.operands import operator_of
 
 if TYPE_CHECKING:
@@ -325,6 +325,18 @@ def _largest_sum(matrix: IntegerMatrix, row_read: RowRead, steps: IntArray) -> i
         total += sum(code << (i * spec.cell.bits + place) for place in places)
     total *= planes * len(matrix.blocks) * (layout.gain + matrix.unit_column)
     return total + layout.offset * matrix.rows * ((1 << row_read.bits) - 1)
+
+
+def without_array(layer: Layer) -> Layer:
+    """The layer with its operator's own integers, and the bound that holds for them."""
+    if layer.quantized is None or layer.quantized.array is None:
+        return layer
+    quantized = replace(layer.quantized, array=None)
+    bound = np.abs(quantized.bias)
+    for term in layer_terms(layer, quantized):
+        sums = largest_sums(term.reads, term.weight, quantized.input_formats[0])
+        bound = bound + np.abs(term.multiplier) * sums
+    return replace(layer, quantized=replace(quantized, bound=int(bound.max())))
 
 
 def conversions_differ(layer: Layer, spec: CrossbarSpec) -> bool:

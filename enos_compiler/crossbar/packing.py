@@ -59,6 +59,14 @@ class _Shelves:
     columns: int
     shelves: list[tuple[int, int, int]] = field(default_factory=list)
     """(first row, height, next free column) of each strip."""
+    layers: set[str] = field(default_factory=set)
+
+    @property
+    def full(self) -> bool:
+        """No line is left in any strip, nor room for another strip."""
+        if sum(height for _, height, _ in self.shelves) < self.rows:
+            return False
+        return all(used == self.columns for _, _, used in self.shelves)
 
     def fit(self, rows: int, columns: int) -> tuple[int, int, int] | None:
         """(rows wasted, shelf, first row) of the tightest strip, the last one being a new strip."""
@@ -93,7 +101,11 @@ def tile_requests(name: str, placement: LayerPlacement) -> tuple[TileRequest, ..
 
 
 def pack(
-    requests: Sequence[TileRequest], pools: Sequence[ArrayPool], *, share: bool = True
+    requests: Sequence[TileRequest],
+    pools: Sequence[ArrayPool],
+    *,
+    share: bool = True,
+    apart: bool = False,
 ) -> Packing:
     """Place every rectangle, tallest first, into the smallest array that takes it.
 
@@ -104,6 +116,7 @@ def pack(
         requests: rectangles.
         pools: arrays by size; a rectangle may lie in a larger array than it was cut for.
         share: several rectangles may share an array.
+        apart: those of one layer may not, so that all of them are read at once.
 
     Raises:
         InfeasibleError: a rectangle finds no place; names its size, layer and what is left.
@@ -112,8 +125,9 @@ def pack(
     order = sorted(range(len(requests)), key=lambda i: (-requests[i].rows, -requests[i].columns, i))
     sites: dict[int, TileSite] = {}
     ladder = sorted(pools, key=lambda p: (p.rows * p.columns, p.name))
+    room: dict[str, list[int]] = {p.name: [] for p in pools}
     for index in order:
-        site = _place(requests[index], ladder, open_arrays, share)
+        site = _place(requests[index], ladder, open_arrays, room, share=share, apart=apart)
         if site is None:
             raise _no_room(requests[index], requests, pools)
         sites[index] = site
@@ -130,25 +144,35 @@ def _place(
     request: TileRequest,
     ladder: Sequence[ArrayPool],
     open_arrays: dict[str, list[_Shelves]],
+    room: dict[str, list[int]],
+    *,
     share: bool,
+    apart: bool,
 ) -> TileSite | None:
+    """Place one rectangle; `room` lists the arrays of each pool that are not full."""
     for pool in ladder:
         if request.rows > pool.rows or request.columns > pool.columns:
             continue
         arrays = open_arrays[pool.name]
         fits = []
-        if share:
-            for number, array in enumerate(arrays):
-                fit = array.fit(request.rows, request.columns)
-                if fit is not None:
-                    fits.append((fit[0], number, fit[1], fit[2]))
+        whole = request.rows == pool.rows and request.columns == pool.columns
+        for number in room[pool.name] if share and not whole else ():
+            if apart and request.layer in arrays[number].layers:
+                continue
+            fit = arrays[number].fit(request.rows, request.columns)
+            if fit is not None:
+                fits.append((fit[0], number, fit[1], fit[2]))
         if not fits:
             if len(arrays) == pool.count:
                 continue
             arrays.append(_Shelves(pool.rows, pool.columns))
+            room[pool.name].append(len(arrays) - 1)
             fits = [(0, len(arrays) - 1, 0, 0)]
         _, number, shelf, row = min(fits)
         column = arrays[number].take(shelf, row, request.rows, request.columns)
+        arrays[number].layers.add(request.layer)
+        if arrays[number].full:
+            room[pool.name].remove(number)
         return TileSite(request, pool.name, number, row, column)
     return None
 

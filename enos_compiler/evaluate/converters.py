@@ -12,12 +12,20 @@ from torch import Tensor
 
 from enos_compiler.crossbar.blocks import IntArray
 from enos_compiler.crossbar.calibrate import Rule, calibrate_steps, column_steps, full_steps
-from enos_compiler.crossbar.layer import array_form, conversions_differ, largest_total
+from enos_compiler.crossbar.layer import (
+    array_form,
+    conversions_differ,
+    count_saturation,
+    largest_total,
+    without_array,
+)
 from enos_compiler.crossbar.spec import CrossbarSpec
 from enos_compiler.evaluate.arrays import TermOnArrays, input_columns, terms_on_arrays
 from enos_compiler.evaluate.network import CodeNetwork
 from enos_compiler.ir.network import Layer, Network
+from enos_compiler.semantics.reference import run
 
+Arrays = tuple[np.ndarray[Any, Any], ...]
 Steps = tuple[IntArray, ...]
 """Per term: exponents (slices, 1), or (slices, columns of all groups)."""
 
@@ -55,6 +63,26 @@ def with_converters(
         }
         for name, spec in lossy.items()
     }
+
+
+def without_converters(network: Network) -> Network:
+    """Return the network with every layer's own integers, as if converters changed no sum."""
+    return network.with_layers({n: without_array(layer) for n, layer in network.layers.items()})
+
+
+def saturation(network: Network, inputs: Arrays) -> list[dict[str, Any]]:
+    """Count, per layer whose converters change its sums, what they clip on real inputs.
+
+    Args:
+        network: quantised.
+        inputs: real numbers in the order of the network's inputs.
+    """
+    with count_saturation() as tallies:
+        run(network, inputs)
+    return [
+        {"layer": name, "conversions": seen.conversions, "saturated": seen.saturated}
+        for name, seen in tallies.items()
+    ]
 
 
 def _reaches_all(spec: CrossbarSpec) -> bool:
