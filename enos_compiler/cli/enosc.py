@@ -32,7 +32,8 @@ _EPILOG = """\
 The model file gives model() and example_inputs(), and data() where there is data to train or
 measure on. Compiling runs that file as Python code. An ONNX file holds a float network and runs no
 code. Results go to build/<model>-<target>/:
-report.json, layers.csv, model.onnx, program.json + program.safetensors.
+report.html (open it in a browser), report.json, layers.csv, trace.json (for Perfetto), model.onnx
+with model.netron.json, program.json + program.safetensors.
 """
 
 

@@ -61,7 +61,7 @@ function drawRoofline(points, width) {
   ];
   const lines = peaks.map(([core, peak]) => [
     svg("line", { x1: ROOF.left, x2: right, y1: y(peak), y2: y(peak), style: { stroke: coreColour(core, 0), "stroke-width": 2 } }),
-    svg("text", { x: right - 4, y: y(peak) - 6, "text-anchor": "end", style: { fill: coreColour(core, 0), "font-weight": 600 } }, `${core} ${count(peak)} MACs/ns`),
+    svg("text", { class: "halo", x: right - 4, y: y(peak) - 6, "text-anchor": "end", style: { fill: coreColour(core, 0) } }, `${core} ${count(peak)} MACs/ns`),
   ]);
   const sloped = slopes.map(([rate, names]) => {
     const from = Math.max(xRange[0], yRange[0] / rate);
@@ -70,7 +70,7 @@ function drawRoofline(points, width) {
     const text = `${names.join(", ")} ${count(rate)} GB/s`;
     const slope = (Math.atan2(y(to * rate) - y(from * rate), x(to) - x(from)) * 180) / Math.PI;
     return [svg("line", { x1: x(from), y1: y(from * rate), x2: x(to), y2: y(to * rate), style: { stroke: "var(--f3-1)", "stroke-width": 2 } }),
-      svg("text", { transform: `translate(${x(from)} ${y(from * rate)}) rotate(${slope.toFixed(2)})`, dx: 12, dy: -7, style: { fill: "var(--f3-0)", "font-weight": 600 } }, text)];
+      svg("text", { transform: `translate(${x(from)} ${y(from * rate)}) rotate(${slope.toFixed(2)})`, dx: 12, dy: -7, class: "halo", style: { fill: "var(--f3-0)" } }, text)];
   });
   const most = Math.max(...points.map((p) => p.row.energy_pj)) || 1;
   const dots = [...points].sort((a, b) => b.row.energy_pj - a.row.energy_pj).map((p) => tip(svg("circle", {
@@ -78,7 +78,7 @@ function drawRoofline(points, width) {
     style: { fill: coreColour(p.row.core), "fill-opacity": 0.8, stroke: "var(--card)", cursor: "pointer" }, click: () => openSheet(p.row.name),
     keydown: (event) => { if (event.key === "Enter") openSheet(p.row.name); },
   }), () => pointTip(p)));
-  return svg("svg", { height: ROOF.height, viewBox: `0 0 ${width} ${ROOF.height}` }, grid, sloped, lines, dots);
+  return svg("svg", { height: ROOF.height, viewBox: `0 0 ${width} ${ROOF.height}` }, grid, lines.map(([line]) => line), sloped.map(([line]) => line || []), dots, lines.map(([, text]) => text), sloped.map(([, text]) => text || []));
 }
 
 function rooflineSection() {
