@@ -42,4 +42,9 @@ function start() {
   startTips();
 }
 
-start();
+try {
+  start();
+} catch (error) {
+  document.body.prepend(el("p", { class: "wrap", role: "alert" }, `This page could not be drawn whole: ${error.message}. report.json and layers.csv have every number.`));
+  throw error;
+}
