@@ -64,7 +64,6 @@ def test_optimum_of_a_whole_linear_layer(say: Callable[[str], None]) -> None:
     "shape",
     [
         LayerShape(m=512, c=512, p=7, q=7, r=3, s=3),  # ResNet-18
-        LayerShape(m=384, c=256, p=13, q=13, r=3, s=3),  # AlexNet
         LayerShape(m=128, c=128, p=28, q=28),  # MobileNet
         LayerShape(m=96, c=3, p=55, q=55, r=11, s=11, stride=(4, 4)),  # AlexNet
     ],

@@ -105,9 +105,9 @@ def exhaust(shape: LayerShape) -> Best:
         rows = factors[(buffer_sets == mask[0]) & (memory_sets == mask[1])]
         inside, outside = (_orders(int(m)) for m in mask)
         _price_all(rows, inside, outside, bounds, stride, least)
-        pads = np.where((rows[:, 3] > 1) & (rows[:, 6] > 1), 2, 1).sum()
-        nests += int(pads) * prod(factorial(int(m).bit_count()) for m in mask)
-        priced += 2 * len(rows) * len(inside) * len(outside)
+        pads = int(np.where((rows[:, 3] > 1) & (rows[:, 6] > 1), 2, 1).sum())
+        nests += pads * prod(factorial(int(m).bit_count()) for m in mask)
+        priced += pads * len(inside) * len(outside)
     return Best(*map(float, least), nests, priced)
 
 
@@ -186,7 +186,8 @@ def _price_all(
     factors: Any, inside: Any, outside: Any, bounds: Any, stride: Any, least: Any
 ) -> None:
     for row in range(factors.shape[0]):
-        for swapped in range(2):
+        both = factors[row, 3] > 1 and factors[row, 6] > 1
+        for swapped in range(2 if both else 1):
             for a in range(inside.shape[0]):
                 for b in range(outside.shape[0]):
                     _price(factors[row], swapped, inside[a], outside[b], bounds, stride, least)
