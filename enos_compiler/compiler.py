@@ -21,7 +21,7 @@ from enos_compiler.ir.serialize import save_network
 from enos_compiler.options import Options
 from enos_compiler.outputs import staged_outputs
 from enos_compiler.pass_text import parse_passes
-from enos_compiler.pipeline import Context, Pass, PassRecord, Pipeline
+from enos_compiler.pipeline import Context, Pass, PassRecord, Pipeline, timed
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -56,6 +56,7 @@ class Compiled:
     report: Mapping[str, Any]
     onnx: ModelProto
     records: tuple[PassRecord, ...] = ()
+    """What tracing, each pass, the export and the checks took."""
     steps: Mapping[str, Network] = field(default_factory=dict)
     """The network after each pass, where `keep_steps` asked for it."""
 
@@ -163,7 +164,9 @@ def compile_model(
     data = user.data()
     steps = parse_passes(options.pipeline(can_train=data is not None and data.train is not None))
     _require_whole(steps)
-    network = trace(user, batch=options.batch)
+    taken: list[PassRecord] = []
+    with timed(taken, "trace"):
+        network = trace(user, batch=options.batch)
     network = replace(
         network,
         provenance={
@@ -184,9 +187,10 @@ def compile_model(
         allow_float=options.allow_float,
         first_last_free=options.first_last_free,
     )
-    onnx, report = _finish(network, kept, user, target, options, hooks)
+    taken.extend(records)
+    onnx, report = _finish(network, kept, user, target, options, hooks, taken)
     steps_to_save = kept if hooks.keep_steps else {}
-    return Compiled(network, target, report, onnx, records, steps_to_save)
+    return Compiled(network, target, report, onnx, tuple(taken), steps_to_save)
 
 
 def _require_whole(steps: Sequence[Pass]) -> None:
@@ -242,6 +246,7 @@ def _finish(
     target: Target,
     options: Options,
     hooks: Hooks,
+    taken: list[PassRecord],
 ) -> tuple[ModelProto, dict[str, Any]]:
     """Export the compiled network, check it, measure it and write its report."""
     from enos_compiler.checks import (
@@ -265,23 +270,27 @@ def _finish(
     hooks.say("export: model.onnx")
     plain = options.onnx_fidelity == "plain"
     exported = without_converters(network) if plain else network
-    onnx = export_onnx(
-        exported,
-        costs={
-            row["name"]: (row["energy_pj"], row["latency_ns"])
-            for row in (*report["layers"], *report["vector"], *report["host"])
-        },
-        totals={name: float(report["totals"][name]) for name in ("energy_pj", "latency_ns")},
-        target=target.name,
-    )
+    with timed(taken, "export"):
+        onnx = export_onnx(
+            exported,
+            costs={
+                row["name"]: (row["energy_pj"], row["latency_ns"])
+                for row in (*report["layers"], *report["vector"], *report["host"])
+            },
+            totals={name: float(report["totals"][name]) for name in ("energy_pj", "latency_ns")},
+            target=target.name,
+        )
     hooks.say("check: ONNX Runtime and the replayed program against the integer reference")
-    report["checks"] = check_compiled(onnx, network, target, user, options, exported=exported)
-    report["sections"] |= converter_section(network, user, options)
+    with timed(taken, "check"):
+        report["checks"] = check_compiled(onnx, network, target, user, options, exported=exported)
+        report["sections"] |= converter_section(network, user, options)
     hooks.say("accuracy: the float network and model.onnx")
-    canonical = next(n for n in kept.values() if "shaped" in n.facts)
-    report["accuracy"] = measure_accuracy(onnx, network, canonical, user)
-    if report["accuracy"] is None and options.check != "none":
-        images = options.check_images if report["checks"]["level"] == "full" else 1
-        noise = output_noise(network, canonical, images)
-        report["sections"] = {**report["sections"], **({"output-noise": noise} if noise else {})}
+    with timed(taken, "accuracy"):
+        canonical = next(n for n in kept.values() if "shaped" in n.facts)
+        report["accuracy"] = measure_accuracy(onnx, network, canonical, user)
+        if report["accuracy"] is None and options.check != "none":
+            images = options.check_images if report["checks"]["level"] == "full" else 1
+            noise = output_noise(network, canonical, images)
+            sections = {"output-noise": noise} if noise else {}
+            report["sections"] = {**report["sections"], **sections}
     return onnx, report

@@ -6,7 +6,8 @@ from __future__ import annotations
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -72,10 +73,18 @@ class Pass(ABC):
 
 @dataclass(frozen=True, slots=True)
 class PassRecord:
-    """What one pass did: its text form and its wall time."""
+    """What one pass, or another step of a compilation, took: its text form and its wall time."""
 
     text: str
     seconds: float
+
+
+@contextmanager
+def timed(records: list[PassRecord], text: str) -> Iterator[None]:
+    """Add a record of what the body takes."""
+    started = time.perf_counter()
+    yield
+    records.append(PassRecord(text, time.perf_counter() - started))
 
 
 @dataclass(slots=True)

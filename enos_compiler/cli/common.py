@@ -8,6 +8,7 @@ import difflib
 import json
 import os
 import sys
+import textwrap
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
     from enos_compiler.cores.target import Target
     from enos_compiler.ir.network import Network
     from enos_compiler.pipeline import PassRecord
+
+
+WIDTH = 80
+"""Columns of a terminal that messages are written for."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -105,7 +110,24 @@ def _print_error(error: EnosError, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(error.as_dict()))
     else:
-        print(f"error: {error}", file=sys.stderr)
+        text = f"error: {error}"
+        print(wrapped(text) if sys.stderr.isatty() else text, file=sys.stderr)
+
+
+def wrapped(text: str, width: int = WIDTH) -> str:
+    """Return text in lines of at most `width` columns, their rest indented; words stay whole."""
+    lines = []
+    for line in text.splitlines():
+        indent = " " * (len(line) - len(line.lstrip()) + 2)
+        lines += textwrap.wrap(
+            line,
+            width,
+            subsequent_indent=indent,
+            break_long_words=False,
+            break_on_hyphens=False,
+            drop_whitespace=True,
+        ) or [""]
+    return "\n".join(lines)
 
 
 def teller(*, quiet: bool, verbose: bool) -> Callable[[str], None]:
@@ -146,9 +168,12 @@ def network_printer(after: str | None) -> Callable[[str, Network], None]:
 
 
 def print_times(records: Iterable[PassRecord]) -> None:
-    """Print what each pass took on stderr."""
+    """Print what each step took on stderr, and their sum."""
+    total = 0.0
     for record in records:
+        total += record.seconds
         print(f"{record.seconds:8.2f} s  {record.text}", file=sys.stderr)
+    print(f"{total:8.2f} s  total", file=sys.stderr)
 
 
 def key_values(items: Sequence[str], option: str) -> dict[str, str]:

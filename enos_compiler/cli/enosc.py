@@ -117,7 +117,7 @@ def _parser() -> argparse.ArgumentParser:
     passes.add_argument(
         "--print-after", metavar="PASS", help="print the network after a pass, or all"
     )
-    passes.add_argument("--time-passes", action="store_true", help="print the time of each pass")
+    passes.add_argument("--time-passes", action="store_true", help="print the time of each step")
     passes.add_argument(
         "--save-temps", action="store_true", help="save the network after each pass in DIR/network"
     )

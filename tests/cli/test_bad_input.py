@@ -12,6 +12,7 @@ from typing import Literal
 import pytest
 import yaml
 
+from enos_compiler.cli.common import wrapped
 from enos_compiler.cli.enos_opt import main as enos_opt
 from enos_compiler.cli.enosc import main as enosc
 from enos_compiler.errors import UsageError
@@ -267,3 +268,31 @@ def test_damaged_saved_networks(
     prepare(tmp_path)
     assert enos_opt([str(tmp_path), "--passes", "assign"]) == 1
     assert expected in capfd.readouterr().err
+
+
+LONG = (
+    "error: /home/user/models/a-long-folder/a-network-of-mine.py:17: the model raises a ValueError "
+    "on inputs of shape (2, 3, 8, 8): got a tensor of another size\n"
+    "  try: check that example_inputs() fits forward() in number, shape and dtype, and run it once"
+)
+
+
+def test_long_errors_wrap_on_a_terminal_and_stay_whole_elsewhere(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    text = wrapped(LONG)
+    assert text == (
+        "error: /home/user/models/a-long-folder/a-network-of-mine.py:17: the model raises\n"
+        "  a ValueError on inputs of shape (2, 3, 8, 8): got a tensor of another size\n"
+        "  try: check that example_inputs() fits forward() in number, shape and dtype,\n"
+        "    and run it once"
+    )
+    arguments = ["missing.py", "--target", "hybrid", "--budget", "x" * 100]
+    assert enosc(arguments) == 2
+    plain = capfd.readouterr().err
+    assert max(map(len, plain.splitlines())) > 100
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    assert enosc(arguments) == 2
+    shown = capfd.readouterr().err
+    assert shown.split() == plain.split()
+    assert shown.count("\n") > plain.count("\n")
