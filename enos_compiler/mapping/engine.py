@@ -72,7 +72,7 @@ def available() -> Engine:
                 place="ENOS_MAPPER_ENGINE",
                 remedy=nearest(forced, ENGINES),
             )
-        return cast("Engine", forced)
+        return forced
     return "numba" if numba_version() and (cache_folder() / "complete").is_file() else "numpy"
 
 

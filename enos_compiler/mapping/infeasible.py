@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from math import prod
 
 from enos_compiler.errors import InfeasibleError
-from enos_compiler.ir.shape import DIMS, TENSORS, LayerShape
+from enos_compiler.ir.shape import DIMS, TENSORS, Dim, LayerShape, Tensor
 from enos_compiler.mapping.lattice import divisors
 from enos_compiler.mapping.machine import Machine
 from enos_compiler.mapping.nest import MappingError
@@ -21,7 +21,7 @@ from enos_compiler.mapping.problem import Problem
 from enos_compiler.mapping.space import MapSpace, Range
 
 _KINDS = ("loops", "X", "Y")
-Factors = Mapping[tuple[int, str, str], tuple[int, ...]]
+Factors = Mapping[tuple[int, str, Dim], tuple[int, ...]]
 """Factors of a dimension that divide its bound and fit, by (level, kind of loop, dimension)."""
 
 
@@ -51,7 +51,7 @@ def infeasible(
 ) -> InfeasibleError:
     """Return the error of a layer that has no nest, with level, tensor, needed and available."""
     question = _Question(shape, machine, space, widths)
-    factors: dict[tuple[int, str, str], tuple[int, ...]] = {}
+    factors: dict[tuple[int, str, Dim], tuple[int, ...]] = {}
     for level in range(len(machine.levels)):
         for kind in _KINDS:
             for dim in DIMS:
@@ -71,7 +71,7 @@ def infeasible(
     )
 
 
-def _allowed(q: _Question, level: int, kind: str, dim: str) -> tuple[int, ...] | MappingError:
+def _allowed(q: _Question, level: int, kind: str, dim: Dim) -> tuple[int, ...] | MappingError:
     """Factors of one dimension at one place, or the error that there are none."""
     low, high = q.ranges(level, kind, dim)
     bound, room, name = q.shape.bounds[dim], q.mesh(level, kind), q.machine.levels[level].name
@@ -107,7 +107,7 @@ def _products(bound: int, lists: Iterable[tuple[int, ...]]) -> set[int]:
 
 
 def _span(
-    q: _Question, factors: Factors, dim: str, levels: Iterable[int], skip: tuple[int, str] | None
+    q: _Question, factors: Factors, dim: Dim, levels: Iterable[int], skip: tuple[int, str] | None
 ) -> set[int]:
     """Products that the loops of some levels reach, one place left out."""
     places = [(s, kind) for s in levels for kind in _KINDS if (s, kind) != skip]
@@ -166,7 +166,7 @@ def _too_small(q: _Question, factors: Factors) -> MappingError | None:
             outside = _span(q, factors, dim, levels[s + 1 :], None)
             bound = q.shape.bounds[dim]
             tile[dim] = min(t for t in inside if bound // t in outside)
-        words: dict[str, int] = {}
+        words: dict[Tensor, int] = {}
         for t, tensor in enumerate(TENSORS):
             reserved = s == q.space.home(tensor) < len(levels) - 1
             if tensor in q.space.levels[s].keep and not reserved:

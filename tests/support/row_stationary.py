@@ -108,7 +108,8 @@ def exhaust(shape: LayerShape) -> Best:
         pads = int(np.where((rows[:, 3] > 1) & (rows[:, 6] > 1), 2, 1).sum())
         nests += pads * prod(factorial(int(m).bit_count()) for m in mask)
         priced += pads * len(inside) * len(outside)
-    return Best(*map(float, least), nests, priced)
+    energy, cycles, edp, accesses = map(float, least)
+    return Best(energy, cycles, edp, accesses, nests, priced)
 
 
 def _factorisations(shape: LayerShape) -> Iterator[list[int]]:
