@@ -212,6 +212,24 @@ def test_a_report_without_sections_still_is_a_page(page: Browser, tmp_path: Path
     assert "map" not in ids
 
 
+def test_every_array_of_the_crossbars_is_drawn(page: Browser, tmp_path: Path) -> None:
+    report = small_report("cim")
+    _open(page, tmp_path, report)
+    assert page.errors == []
+    section = report["sections"]["map-cim"]
+    drawn = page.evaluate(
+        "Object.fromEntries([...document.querySelectorAll('.placed')].flatMap(p => "
+        "[...p.querySelectorAll('.asLink')].map((b, i) => "
+        "[b.title, p.querySelectorAll('.arrays')[i].querySelectorAll('svg').length])))"
+    )
+    assert drawn == {n: p["arrays"] * p["copies"] for n, p in section["layers"].items()}
+    pools = page.evaluate(
+        "[...document.querySelectorAll('.pool')].map(p => [p.children.length, "
+        "[...p.children].filter(c => c.style.background).length])"
+    )
+    assert sorted(pools) == sorted([min(600, c["count"]), c["used"]] for c in section["crossbars"])
+
+
 def test_a_front_is_drawn_where_a_search_reports_one(page: Browser, tmp_path: Path) -> None:
     report = small_report()
     report["accuracy"] = {"reference": 0.95, "compiled": 0.94, "images": 100}

@@ -31,13 +31,13 @@ class Residual(nn.Module):
 
 
 @cache
-def compiled_small() -> Compiled:
-    """Return the network compiled for `hybrid`."""
+def compiled_small(target: str = "hybrid") -> Compiled:
+    """Return the network compiled for a target."""
     torch.manual_seed(0)
     inputs = (torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0)),)
-    return enos_compiler.compile(Residual().eval(), inputs, name="residual")
+    return enos_compiler.compile(Residual().eval(), inputs, target, name="residual")
 
 
-def small_report() -> dict[str, Any]:
+def small_report(target: str = "hybrid") -> dict[str, Any]:
     """Return a copy of its report that a test may change."""
-    return copy.deepcopy(dict(compiled_small().report))
+    return copy.deepcopy(dict(compiled_small(target).report))

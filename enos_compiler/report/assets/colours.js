@@ -1,6 +1,7 @@
 // One hue per owner (core, memory, unit), one shade per component: a colour says where energy goes.
 
-const CORE_HUES = [0, 1, 2];
+const DIGITAL_HUES = [0, 2];
+const CROSSBAR_HUES = [1, 2];
 const OTHER_HUES = [3, 5, 4, 6];
 const LAST_SHADE = 4;
 
@@ -28,7 +29,14 @@ const families = (() => {
 })();
 
 const hueOf = (() => {
-  const hues = new Map(cores.map((core, i) => [core, CORE_HUES[i % CORE_HUES.length]]));
+  const placed = Object.keys((sections["map-cim"] || {}).layers || {}).filter((name) => rowOf.has(name));
+  const crossbars = new Set(placed.map((name) => rowOf.get(name).core));
+  const hues = new Map();
+  const taken = [0, 0];
+  for (const core of cores) {
+    const choices = crossbars.has(core) ? CROSSBAR_HUES : DIGITAL_HUES;
+    hues.set(core, choices[taken[Number(crossbars.has(core))]++ % choices.length]);
+  }
   let others = 0;
   const memories = Object.keys((sections.roofline || {}).memories || {});
   for (const owner of [...memories, ...families.keys()]) {

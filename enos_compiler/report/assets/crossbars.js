@@ -2,6 +2,7 @@
 
 const MOST_ARRAYS = 240;
 const MOST_GROUPS = 24;
+const MOST_SQUARES = 600;
 /** Length of an array's longer side in pixels, where no layer has more than so many arrays. */
 const SIDES = [[12, 46], [60, 36], [Infinity, 26]];
 
@@ -59,22 +60,43 @@ function crossbarFacts(p) {
   return `${whole(p.arrays)} at ${percent(p.utilisation, 0)}${more}${turns}${p.resident === false ? ", rewritten" : ""}`;
 }
 
+/** The arrays of one size on the chip: a square each, filled as far as weights stay in it. */
+function poolGrid(pool) {
+  const squares = [];
+  for (const alike of pool.arrays) {
+    for (let i = 0; i < alike.count && squares.length < MOST_SQUARES; i++) {
+      squares.push(tip(el("i", { style: { background: `linear-gradient(to top, ${coreColour(pool.core)} ${percent(alike.utilisation)}, var(--grid) 0)` } }),
+        () => [`array of ${pool.rows} x ${pool.columns}`, { "cells in tiles": percent(alike.utilisation), "arrays like this": whole(alike.count) }, alike.layers.join(", ")]));
+    }
+  }
+  const free = Math.max(0, Math.min(pool.count, MOST_SQUARES) - squares.length);
+  for (let i = 0; i < free; i++) squares.push(el("i", {}));
+  return el("div", { class: "pool", role: "img", "aria-label": `${pool.used} of ${pool.count} arrays hold weights` }, squares);
+}
+
+function poolHead(pool, size, members) {
+  if (!pool) {
+    const arrays = members.reduce((sum, p) => sum + p.arrays, 0);
+    return [el("h3", {}, `${whole(arrays)} array${arrays === 1 ? "" : "s"} of ${size}`, el("span", { class: "soft" }, ", rewritten in every inference"))];
+  }
+  return [el("h3", {}, `${whole(pool.used)} of ${whole(pool.count)} arrays of ${size}`, el("span", { class: "soft" }, ` hold weights of ${pool.core}, ${percent(pool.utilisation)} of their cells`)), poolGrid(pool)];
+}
+
 function crossbarSection() {
   const placed = placements();
   if (!placed.length) return null;
+  const pools = new Map(((sections["map-cim"] || {}).crossbars || []).map((pool) => [`${pool.core} ${pool.rows} x ${pool.columns}`, pool]));
   const bySize = new Map();
   for (const p of placed) {
-    const key = `${p.rows} x ${p.columns}`;
+    const key = `${p.core} ${p.rows} x ${p.columns}`;
     bySize.set(key, [...(bySize.get(key) || []), p]);
   }
   const most = Math.max(...placed.map((p) => p.arrays));
   const [, side] = SIDES.find(([n]) => most <= n);
-  const blocks = [...bySize].map(([size, members]) => {
-    const arrays = members.reduce((sum, p) => sum + p.arrays, 0);
-    const filled = members.reduce((sum, p) => sum + p.arrays * p.utilisation, 0) / arrays;
-    return [el("h3", {}, `${whole(arrays)} array${arrays === 1 ? "" : "s"} of ${size}`, el("span", { class: "soft" }, `, ${percent(filled)} of their cells in use`)),
-      el("div", { class: "placed" }, members.map((p) => [
-        el("button", { class: "asLink", type: "button", title: p.name, click: () => openSheet(p.name) }, p.name), arrayGrid(p, side), el("span", { class: "soft" }, crossbarFacts(p))]))];
-  });
-  return card("crossbars", "How full the crossbars are", "Every array to scale, rows down, columns across; full where cells hold weights.", null, blocks);
+  const blocks = [...bySize].map(([key, members]) => [
+    poolHead(pools.get(key), key.slice(key.indexOf(" ") + 1), members),
+    el("div", { class: "placed" }, members.map((p) => [
+      el("button", { class: "asLink", type: "button", title: p.name, click: () => openSheet(p.name) }, p.name), arrayGrid(p, side), el("span", { class: "soft" }, crossbarFacts(p))])),
+  ]);
+  return card("crossbars", "How full the crossbars are", "The chip's arrays, one square each; below, each layer's arrays to scale, rows down, columns across, full where cells hold weights.", null, blocks);
 }
