@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import product
 
 from enos_compiler.ir.shape import LayerShape
 
@@ -17,39 +16,6 @@ class PositionTile:
     n: int
     p: int
     q: int
-
-    @property
-    def positions(self) -> int:
-        """Positions of a full tile."""
-        return self.n * self.p * self.q
-
-    def count(self, shape: LayerShape) -> int:
-        """Tiles that cover the output, the cut ones included."""
-        return -(-shape.n // self.n) * -(-shape.p // self.p) * -(-shape.q // self.q)
-
-
-@lru_cache(maxsize=4096)
-def position_tiles(shape: LayerShape, limit: int) -> tuple[PositionTile, ...]:
-    """Return tiles of at most `limit` positions: columns are cut before rows, rows before batch.
-
-    Of the extents that give equally many tiles only the smallest is tried.
-    """
-    return tuple(
-        PositionTile(n, p, q)
-        for n, p, q in product(_extents(shape.n), _extents(shape.p), _extents(shape.q))
-        if n * p * q <= limit and (q == shape.q or p == 1) and (p == shape.p or n == 1)
-    )
-
-
-def _extents(bound: int) -> list[int]:
-    return sorted({-(-bound // -(-bound // extent)) for extent in range(1, bound + 1)})
-
-
-def input_box(shape: LayerShape, tile: PositionTile) -> int:
-    """Return the input elements of one channel that a full tile spans, padding included."""
-    rows = (tile.p - 1) * shape.stride[0] + (shape.r - 1) * shape.dilation[0] + 1
-    columns = (tile.q - 1) * shape.stride[1] + (shape.s - 1) * shape.dilation[1] + 1
-    return tile.n * rows * columns
 
 
 def stored_extent(shape: LayerShape) -> tuple[int, int]:

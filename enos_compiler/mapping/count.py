@@ -95,6 +95,7 @@ def count_events(
     nest: Nest,
     *,
     bits: Mapping[str, int] | Sequence[Mapping[str, int]] | None = None,
+    finished: Sequence[Mapping[str, int]] | None = None,
     rule: CountingRule = REFERENCE,
 ) -> NestEvents:
     """Count every event of `nest`.
@@ -105,6 +106,7 @@ def count_events(
         nest: the mapping.
         bits: operand width of each tensor, for all levels or level by level; None lets every
             operand take one word.
+        finished: widths by level that hold instead where no sum comes back to its home unfinished.
         rule: how reuse is counted.
 
     Raises:
@@ -117,6 +119,8 @@ def count_events(
         tensor.name: _tensor_flows(problem, machine, nest, tensor, loops, rule)
         for tensor in problem.tensors
     }
+    if finished is not None and not _sums_return(problem, nest, flows):
+        widths = finished
     compute_cycles = nest.compute_cycles
     levels = [
         _level_events(problem, machine, nest, flows, s, None if widths is None else widths[s])
@@ -140,6 +144,16 @@ def count_events(
         levels=tuple(levels),
         wires=tuple(wires),
     )
+
+
+def _sums_return(problem: Problem, nest: Nest, flows: Mapping[str, Sequence[_Flow]]) -> bool:
+    """Whether the home of a tensor that collects sums hands any of them back in."""
+    ends = (
+        flows[tensor.name][nest.home(tensor.name)]
+        for tensor in problem.tensors
+        if tensor.read_write
+    )
+    return any(_round(flow.sent + flow.peer - flow.partition) for flow in ends)
 
 
 def _per_level(

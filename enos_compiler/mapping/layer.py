@@ -39,12 +39,8 @@ def count_layer(
     if widths is None:
         return count_events(problem, machine, nest, rule=rule)
     bits = _bits(machine, nest, widths, finished_at_home=False)
-    events = count_events(problem, machine, nest, bits=bits, rule=rule)
-    home = nest.home("Outputs")
-    if widths.partial_sums is None or events.levels[home].tensors["Outputs"].reads:
-        return events
-    bits = _bits(machine, nest, widths, finished_at_home=True)
-    return count_events(problem, machine, nest, bits=bits, rule=rule)
+    finished = _bits(machine, nest, widths, finished_at_home=True)
+    return count_events(problem, machine, nest, bits=bits, finished=finished, rule=rule)
 
 
 def _bits(

@@ -14,6 +14,7 @@ from small_machines import four_levels, random_shape, random_space, three_levels
 from enos_compiler.errors import InfeasibleError
 from enos_compiler.ir.shape import LayerShape
 from enos_compiler.mapping.count import PLAIN, count_events
+from enos_compiler.mapping.layer import count_layer
 from enos_compiler.mapping.machine import ComputeSpec, Machine, StorageLevel
 from enos_compiler.mapping.mapper import map_layer
 from enos_compiler.mapping.objective import OBJECTIVES
@@ -58,6 +59,33 @@ def run(seeds: Iterable[int], most: int) -> int:
 
 def test_optimum_is_the_minimum_over_every_nest() -> None:
     assert run([*range(50), 79, 120, 184, 192], 60) > 5000
+
+
+def test_sums_stay_inside_where_only_finished_outputs_may_leave() -> None:
+    """The optimum over the nests in which no partial sum reaches the outputs' home, or none."""
+    bound = 0
+    for seed in range(60):
+        rng = random.Random(seed)
+        machine = four_levels(rng) if seed % 3 == 0 else three_levels(rng, seed % 3 == 1)
+        cheap = replace(machine.levels[-1], read_pj=0.01, update_pj=0.01)  # tempts sums out
+        machine = replace(machine, levels=(*machine.levels[:-1], cheap))
+        shape, widths = random_shape(rng, 40), Widths(4, 4, 2, 8) if seed % 2 else None
+        free = MapSpace.of_machine(machine)
+        space = replace(free, finished_outputs=True)
+        best, _ = Brute(shape, machine, space, widths).best()
+        any_nest, _ = Brute(shape, machine, free, widths).best()
+        for objective in OBJECTIVES:
+            if best[objective] == float("inf"):
+                with pytest.raises(InfeasibleError):
+                    map_layer(shape, machine, objective=objective, space=space, widths=widths)
+                continue
+            found = map_layer(shape, machine, objective=objective, space=space, widths=widths)
+            assert found.certificate.value == pytest.approx(best[objective], rel=1e-9), seed
+            assert found.certificate.optimal, seed
+            events = count_layer(shape, machine, found.nest, widths, rule=PLAIN)
+            assert events.levels[space.home("Outputs")].tensors["Outputs"].reads == 0, seed
+            bound += best[objective] > any_nest[objective]
+    assert bound > 3, "the rule must have changed some optima"
 
 
 @pytest.mark.slow

@@ -244,6 +244,8 @@ class Brute:
             part = self.distinct(nest, parent)
             updates, reads = sent, sent - part
             finished = parent == home and abs(reads) < 1e-9
+            if self.space.finished_outputs and parent == home and not finished:
+                return float("inf")
         n = self.per_word(parent, tensor, finished)
         partial = self.per_word(parent, tensor, False)
         words[parent][0] += reads / partial
@@ -277,6 +279,8 @@ class Brute:
         count = 0
         for nest in self.nests():
             p = self.price(nest)
+            if p.energy == float("inf"):
+                continue  # a partial sum at the home of finished outputs
             count += 1
             for name, value in (
                 ("energy", p.energy),
