@@ -9,13 +9,15 @@ arrays; the rest of their rectangles is waste, and is counted.
 
 A choice names the height of the array (`rows`) and, where the chip offers several, the converters'
 resolution (`adc_bits`) and the replicas of the weights (`copies`). `reload` is a choice whose
-weights are written anew in every inference, into arrays that the chip keeps for it.
+weights are written anew in every inference, into arrays that the chip keeps for it: from DRAM, or
+where they are `staged`, from the core's own weight memory.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from functools import cached_property
 from itertools import product
 from math import ceil
@@ -41,6 +43,8 @@ from enos_compiler.ir.shape import LayerShape
 
 ZERO_POINT = ("zero_point", 1)
 """Option of ef on inputs around a zero point: their signs take two reads, one per sign."""
+STAGED = ("staged", 1)
+"""Option of a reloaded layer whose weights stay in the core's weight memory."""
 
 
 class CrossbarCore:
@@ -55,7 +59,10 @@ class CrossbarCore:
         self.chip = chip
         self.sizes = {s.rows.value: s for s in sorted(spec.sizes, key=lambda s: s.rows.value)}
         self.input_buffer = Array(name, "input_buffer", spec.input_buffer)
-        self.prices = price_list(name, spec, self.input_buffer, chip.arithmetic)
+        kept = spec.weight_memory
+        self.weight_memory = Array(name, "weight_memory", kept) if kept else None
+        memories = [m for m in (self.input_buffer, self.weight_memory) if m is not None]
+        self.prices = price_list(name, spec, memories, chip.arithmetic)
         self._placed: dict[tuple[Any, ...], LayerPlacement] = {}
 
     # What it takes
@@ -137,6 +144,8 @@ class CrossbarCore:
                 yield tuple(sorted([*options, ("copies", copy)] if copy > 1 else options))
                 if size.swap is not None and copy == copies[0]:
                     yield tuple(sorted([*options, ("reload", 1)]))
+                    if self.weight_memory is not None:
+                        yield tuple(sorted([*options, ("reload", 1), STAGED]))
 
     def _too_large(self, layer: Layer, choice: Choice) -> str | None:
         try:
@@ -145,6 +154,13 @@ class CrossbarCore:
             return error.message
         size = self._size(choice)
         present = self.capacities()[f"arrays_{size.rows.value}"]
+        if self.weight_memory is not None and STAGED in choice.options:
+            words, memory = self._words(self.placement(layer.shape, choice)), self.weight_memory
+            if words * memory.word_bits > memory.capacity_bits:
+                return (
+                    f"its weights take {words} words, the weight memory of {memory.capacity_bits} "
+                    f"bits has {memory.capacity_bits // memory.word_bits}"
+                )
         if _reloads(choice) or needed <= present:
             return None
         reload = "" if size.swap else ", and reloading is forbidden"
@@ -234,13 +250,20 @@ class CrossbarCore:
             clock_ns=self.chip.clock_ns,
             area_um2=self.area_um2(),
         )
-        programming = self._programming(placement, found.programming["cell/program"])
+        written = self._writing(found.programming["cell/program"])
         detail = placement_data(
             placement, reads, copies=copies, rounds=rounds, resident=not _reloads(choice)
         )
-        if _reloads(choice):
-            return CoreCost(inference + programming, Cost(), detail)
-        return CoreCost(inference, programming, detail)
+        if not _reloads(choice):
+            return CoreCost(inference, self._with_weights(placement, written), detail)
+        if STAGED in choice.options and self.weight_memory is not None:
+            words = self._words(placement)
+            read = self._beside(written, {self.weight_memory.read: words}, words)
+            kept = self._beside(
+                Cost(clock_ns=written.clock_ns), {self.weight_memory.write: words}, words
+            )
+            return CoreCost(inference + read, self._with_weights(placement, kept), detail)
+        return CoreCost(inference + self._with_weights(placement, written), Cost(), detail)
 
     def _inputs(
         self, shape: LayerShape, choice: Choice, homes: Homes, traffic: Traffic
@@ -264,17 +287,35 @@ class CrossbarCore:
         events[self.input_buffer.read] += self.input_buffer.words(channels * by_rows, bits)
         return events
 
-    def _programming(self, placement: LayerPlacement, written: int) -> Cost:
-        """Return the cost of reading the weights from DRAM and writing every cell in use."""
-        cells, traffic = self.spec.cells, Traffic(self.chip)
-        bits = placement.weight_bits if placement.operator in ("mac", "mf", "ef") else 1
-        traffic.read(self.chip.dram, placement.shape.volume("Weights"), bits)
-        events: Counter[Action] = Counter({f"{self.name}.cell/program": written})
-        events.update(traffic.events)
+    def _writing(self, written: int) -> Cost:
+        """Return the cost of writing every cell in use."""
+        cells = self.spec.cells
         writes = -(-written // cells.cells_per_write.value)
         busy = ceil(writes * cells.program_ns.value / self.chip.clock_ns)
-        cycles = max(busy, traffic.cycles)
-        return Cost(events=_sorted(events), cycles=cycles, clock_ns=self.chip.clock_ns)
+        events = {f"{self.name}.cell/program": written}
+        return Cost(events=events, cycles=busy, clock_ns=self.chip.clock_ns)
+
+    def _with_weights(self, placement: LayerPlacement, where: Cost) -> Cost:
+        """Return the cost of reading the weights from DRAM while they are written."""
+        traffic = Traffic(self.chip)
+        weights = placement.shape.volume("Weights")
+        traffic.read(self.chip.dram, weights, _weight_bits(placement))
+        return self._beside(where, traffic.events, traffic.cycles)
+
+    def _words(self, placement: LayerPlacement) -> int:
+        """Return the words of the weight memory that a layer's weights take."""
+        if self.weight_memory is None:
+            return 0
+        weights = placement.shape.volume("Weights")
+        return self.weight_memory.words(weights, _weight_bits(placement))
+
+    def _beside(self, cost: Cost, events: Mapping[Action, int], cycles: int) -> Cost:
+        """Return a cost with transfers that overlap it."""
+        return replace(
+            cost,
+            events=_sorted(Counter(cost.events) + Counter(events)),
+            cycles=max(cost.cycles, cycles),
+        )
 
     # What it is
 
@@ -287,17 +328,22 @@ class CrossbarCore:
         return self.prices.look_up(action)[1]
 
     def capacity(self, choice: Choice, layer: Layer) -> Mapping[str, int]:
-        """Return the arrays, by size, that the layer's weights hold for good."""
+        """Return the arrays by size, or the memory words, that the weights hold for good."""
+        if STAGED in choice.options:
+            return {"weight_words": self._words(self.placement(layer.shape, choice))}
         if _reloads(choice):
             return {}
         return {f"arrays_{dict(choice.options)['rows']}": self._needed(layer, choice)}
 
     def capacities(self) -> Mapping[str, int]:
-        """Return how many arrays of each size weights can hold for good."""
-        return {
+        """Return the arrays of each size, and the memory words, that weights can hold for good."""
+        found = {
             f"arrays_{rows}": size.count.value - (size.swap.value if size.swap else 0)
             for rows, size in self.sizes.items()
         }
+        if (memory := self.weight_memory) is not None:
+            found["weight_words"] = memory.capacity_bits // memory.word_bits
+        return found
 
     def peak_macs_per_ns(self, choice: Choice) -> float:
         """Return the speed with every array of the choice's size full and read without pause."""
@@ -333,3 +379,8 @@ def _copies(choice: Choice) -> int:
 
 def _sorted(events: Mapping[Action, int]) -> dict[Action, int]:
     return {action: count for action, count in sorted(events.items()) if count}
+
+
+def _weight_bits(placement: LayerPlacement) -> int:
+    """Return the width of the weights as they are stored outside the arrays."""
+    return placement.weight_bits if placement.operator in ("mac", "mf", "ef") else 1

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 
 from enos_compiler.cores.arithmetic import multiplier_um2
 from enos_compiler.cores.crossbar_spec import CrossbarCoreSpec, SizeSpec
@@ -22,12 +23,14 @@ _SUM_BITS = 32
 
 
 def price_list(
-    name: str, spec: CrossbarCoreSpec, buffer: Array, arithmetic: ArithmeticSpec
+    name: str, spec: CrossbarCoreSpec, memories: Iterable[Array], arithmetic: ArithmeticSpec
 ) -> PriceList:
     """Return the prices of all events of a core."""
     cells, converters = spec.cells, spec.converters
     register = arithmetic.register_per_bit_pj
-    table: dict[Action, tuple[float, str]] = dict(buffer.prices)
+    table: dict[Action, tuple[float, str]] = {}
+    for memory in memories:
+        table |= memory.prices
     for size in spec.sizes:
         rows = size.rows.value
         if size.read_pj is not None:
@@ -114,10 +117,11 @@ def area_um2(spec: CrossbarCoreSpec, arithmetic: ArithmeticSpec) -> float:
     else:
         sums += spec.adders.area_um2.value
     total = float(spec.input_buffer.area_um2.value)
+    total += float(spec.weight_memory.area_um2.value) if spec.weight_memory else 0.0
     for size in spec.sizes:
         rows, columns = size.rows.value, size.columns.value
         converted = size.count.value
-        if spec.sums_signed:
+        if spec.sums_signed and not spec.interleaved:
             converted = -(-converted // 2)  # a pair of arrays shares its converters
         adcs = -(-columns // spec.converters.columns_per_adc.value)
         line = spec.input_bits.value * arithmetic.register_per_bit_um2.value
@@ -125,6 +129,6 @@ def area_um2(spec: CrossbarCoreSpec, arithmetic: ArithmeticSpec) -> float:
         around = adcs * (spec.converters.area_um2.value + sums)
         around += columns * (spec.samplers.area_um2.value if spec.samplers else 0.0)
         around += multiplier_um2(_SUM_BITS, 8, arithmetic)
-        cells = rows * columns * spec.cells.area_um2.value
+        cells = rows * columns * spec.cells.area_um2.value * (2 if spec.interleaved else 1)
         total += size.count.value * (cells + rows * line) + converted * around
     return total

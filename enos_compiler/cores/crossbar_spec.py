@@ -163,6 +163,8 @@ class CrossbarCoreSpec(Strict):
     encoding: arrays.Encoding
     subtract_before_adc: bool = True
     """Pairs of cells: take the difference in analog; else convert each side by itself."""
+    interleaved: bool = False
+    """The two cells of a pair lie side by side in one array; else in two arrays."""
     copies: list[Count] | None = None
     """Replicas of its weights that a layer may choose; one where absent."""
     cells: CellsSpec
@@ -172,6 +174,8 @@ class CrossbarCoreSpec(Strict):
     adders: AddersSpec | None = None
     sizes: Annotated[list[SizeSpec], Field(min_length=1)]
     input_buffer: BufferSpec
+    weight_memory: BufferSpec | None = None
+    """Keeps weights of layers that are reloaded; those of the others come from DRAM each time."""
 
     @model_validator(mode="after")
     def _sizes_are_whole(self) -> CrossbarCoreSpec:
@@ -184,6 +188,12 @@ class CrossbarCoreSpec(Strict):
                 raise rule_error(f"two sizes of {rows} rows", "join them and add their counts")
             seen.add(rows)
             self._check_size(size)
+        paired = self.encoding == "differential" and self.subtract_before_adc
+        if self.interleaved and not paired:
+            raise rule_error(
+                "interleaved cells that are no pair subtracted before its conversion",
+                "encoding: differential and subtract_before_adc: true",
+            )
         if self.cells.bits.value > self.weight_bits.value:
             raise rule_error(
                 f"cells of {self.cells.bits.value} bits for weights of at most "
@@ -237,6 +247,7 @@ class CrossbarCoreSpec(Strict):
             cell=arrays.CellSpec(bits=self.cells.bits.value),
             encoding=self.encoding,
             subtract_before_adc=self.subtract_before_adc,
+            interleaved=self.interleaved,
             rows_at_once=size.rows_at_once.value if size.rows_at_once else None,
             dac=arrays.DacSpec(digit_bits=self.drivers.digit_bits.value),
             adc=arrays.AdcSpec(

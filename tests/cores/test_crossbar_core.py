@@ -172,6 +172,29 @@ def test_weights_are_resident_or_written_in_every_inference() -> None:
     )
 
 
+def test_staged_weights_come_from_the_cores_memory() -> None:
+    """DRAM is read once per programming; the memory's words are a scarce resource."""
+    memory = CIM[CIM.index("    input_buffer:") : CIM.index("vector_unit:")]
+    kept = memory.replace("input_buffer", "weight_memory").rstrip() + "\n\n"
+    chosen = variant((memory, memory.rstrip() + "\n" + kept))
+    subject, core = layer(conv(16, 16, 8)), core_of(chosen)
+    choice = offer(chosen, subject, "mac", ALL_EIGHT, reload=1, rows=256, staged=1)
+    found = core.cost(subject, choice, IN_BUFFER)
+    words = 144 * 16 // 8
+    assert core.capacity(choice, subject) == {"weight_words": words}
+    assert core.capacities()["weight_words"] == 1024
+    assert not events(found, "dram")
+    assert found.inference.events["xbar.weight_memory/read_64b"] == words
+    assert found.inference.events["xbar.cell/program"] == 144 * 128
+    assert dict(found.programming.events) == {
+        "dram.device/read_64b": words,
+        "xbar.weight_memory/write_64b": words,
+    }
+    large = layer(conv(64, 64, 8))
+    offered = core.choices(large, ["mac"], [ALL_EIGHT], signed_input=False)
+    assert all(("staged", 1) not in o.options for o in offered if isinstance(o, Choice))
+
+
 def test_a_layer_larger_than_all_crossbars_takes_turns_or_is_refused() -> None:
     subject, core = layer(LayerShape(m=4096, c=4096)), core_of(hybrid())
     offered = list(core.choices(subject, ["mac"], [ALL_EIGHT], signed_input=False))
