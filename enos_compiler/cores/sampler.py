@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A core that samples Gaussian mixtures inside SRAM, many chains side by side.
 
-A sampling layer of K components in D dimensions has the shape G = K, N = samples, M = C = D and
+A sampling layer of K components in D dimensions has the shape R = K, N = samples, M = C = D and
 P = batch: its weights are the precision matrices, its multiply-accumulates one W_k d per sample.
 Its events are those of `sampling.events`, the components' names kept:
 
@@ -26,6 +26,7 @@ from enos_compiler.errors import InfeasibleError
 from enos_compiler.ir.choice import Bits, Choice, Refusal
 from enos_compiler.ir.cost import Action, Cost
 from enos_compiler.ir.network import Layer
+from enos_compiler.ir.ops import SAMPLE_OPS
 from enos_compiler.ir.shape import LayerShape
 from enos_compiler.sampling.events import (
     LOGIC,
@@ -88,7 +89,7 @@ class SamplerCore:
         signed_input: bool,  # noqa: ARG002  # the contract's form
     ) -> Iterator[Choice | Refusal]:
         """Yield sampling for a sampling layer, and why nothing else."""
-        if layer.op != OPERATOR:
+        if layer.op not in SAMPLE_OPS:
             for name in operators:
                 yield Refusal(self.name, name, "a sampler runs Markov chains, no sums of products")
             return
@@ -110,7 +111,7 @@ class SamplerCore:
         """
         array = self.spec.array
         each = chains_in(
-            self.spec.form(1), shape.g, shape.c, rows=array.rows.value, columns=array.columns.value
+            self.spec.form(1), shape.r, shape.c, rows=array.rows.value, columns=array.columns.value
         )
         return min(each * int(array.count.value), shape.n)
 
@@ -129,18 +130,18 @@ class SamplerCore:
         shape, form = layer.shape, self.form(choice)
         steps = form.iterations(shape.n)
         events: Counter[Action] = Counter()
-        for name, count in run_events(form, shape.g, shape.c, steps=steps).items():
+        for name, count in run_events(form, shape.r, shape.c, steps=steps).items():
             events[f"{self.name}.{name}"] += count * shape.p
         traffic = Traffic(self.chip)
         for home in homes.inputs:
-            traffic.read(home.memory, shape.p * parameters_of(shape.g, shape.c), choice.bits.input)
+            traffic.read(home.memory, shape.p * parameters_of(shape.r, shape.c), choice.bits.input)
         traffic.write(
             homes.output.memory,
             shape.p * shape.n * shape.c,
             homes.output_bits or choice.bits.output,
         )
         written = {f"{self.name}.array/program": shape.volume("Weights") * form.chains}
-        cycles = run_cycles(form, shape.g, shape.c, self.units, steps=steps) * shape.p
+        cycles = run_cycles(form, shape.r, shape.c, self.units, steps=steps) * shape.p
         conditioned = bool(homes.inputs)
         if conditioned:
             events.update({name: count * shape.p for name, count in written.items()})
@@ -167,15 +168,15 @@ class SamplerCore:
 
     def _detail(self, shape: LayerShape, form: SamplerForm, steps: int) -> dict[str, Any]:
         """Return how the chains lie in the arrays and what a step costs, for the report."""
-        per_step = step_events(form, shape.g, shape.c)
+        per_step = step_events(form, shape.r, shape.c)
         energy = sum(self.energy_pj(f"{self.name}.{n}") * c for n, c in per_step.items())
         return {
             "form": form.as_dict(),
-            "components": shape.g,
+            "components": shape.r,
             "dimensions": shape.c,
             "samples": shape.n,
             "steps": steps,
-            "step_cycles": step_cycles(form, shape.g, shape.c, self.units),
+            "step_cycles": step_cycles(form, shape.r, shape.c, self.units),
             "step_pj": energy,
         }
 

@@ -103,7 +103,8 @@ def _operands(node: fx.Node) -> tuple[fx.Node, ...]:
     """Return the operands of a call that are values: parameters of layers and norms are not."""
     nodes = tuple(arg for arg in node.args if isinstance(arg, fx.Node))
     op = op_of(node)
-    return nodes[:1] if op in ("conv", "linear") or op in ops.NORM_PARAMETERS else nodes
+    leads = op in ("conv", "linear", "sample") or op in ops.NORM_PARAMETERS
+    return nodes[:1] if leads else nodes
 
 
 def _value(node: fx.Node, producer: fx.Node, kind: Any) -> Value:
@@ -133,8 +134,10 @@ def _common(node: fx.Node, chain: list[fx.Node], op: str) -> dict[str, Any]:
 
 def _layer(node: fx.Node, chain: list[fx.Node], op: str) -> Layer:
     weight = bias = None
-    if op != "matmul":
-        weight = str(node.args[1].target)  # type: ignore[union-attr]  # a get_attr node
+    if op == "sample":
+        weight = _target(node.args[3])
+    elif op in ("conv", "linear"):
+        weight = _target(node.args[1])
         bias = _target(node.args[2] if len(node.args) > 2 else None)
     return Layer(
         **_common(node, chain, op),
@@ -146,7 +149,16 @@ def _layer(node: fx.Node, chain: list[fx.Node], op: str) -> Layer:
 
 
 def _layer_shape(node: fx.Node, op: str) -> LayerShape:
-    """Return the loop nest of a layer from its operands' shapes."""
+    """Return the loop nest of a layer from its operands' shapes.
+
+    A sampler of K components in D dimensions multiplies, for each of N samples of each of P rows,
+    a vector of C = D by the R = K precision matrices; its results have M = D coordinates.
+    """
+    if op in ops.SAMPLE_OPS:
+        rows, count, dimensions = node.meta["shape"]
+        weights: Any = node.args[1 if op == "sample" else 0]
+        components = weights.meta["shape"][-1]
+        return LayerShape(n=count, m=dimensions, c=dimensions, r=components, p=rows)
     x, w = (operand.meta["shape"] for operand in node.args[:2])  # type: ignore[union-attr]
     out = node.meta["shape"]
     if op == "matmul":
@@ -204,13 +216,13 @@ def _first_or_last(network: Network) -> set[str]:
     chosen: set[str] = set()
     for node in network.nodes():
         if from_input & set(node.inputs):
-            if isinstance(node, Layer):
+            if isinstance(node, Layer) and node.op not in ops.SAMPLE_OPS:
                 chosen.add(node.name)
             else:
                 from_input.add(node.output)
     for node in reversed(list(network.nodes())):
         if node.output in to_output:
-            if isinstance(node, Layer):
+            if isinstance(node, Layer) and node.op not in ops.SAMPLE_OPS:
                 chosen.add(node.name)
             else:
                 to_output.update(node.inputs)

@@ -73,6 +73,7 @@ def _load_lowerings() -> None:
         lower_movement,
         lower_padding,
         lower_pooling,
+        lower_sampling,
         lower_transposed,
     )
 

@@ -19,7 +19,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor
 
-LAYER_OPS: tuple[str, ...] = ("conv", "linear", "matmul")
+SAMPLE_OPS: tuple[str, ...] = ("sample", "sample_given")
+"""Layers that draw from a Gaussian mixture: a constant one, or one that their inputs condition."""
+
+LAYER_OPS: tuple[str, ...] = ("conv", "linear", "matmul", *SAMPLE_OPS)
 """Compute nodes; everything else is a vector operation."""
 
 NORM_PARAMETERS: dict[str, tuple[str, ...]] = {
@@ -295,10 +298,73 @@ def softmax(x: Tensor, *, dim: int) -> Tensor:
     return x.softmax(dim)
 
 
+def sample(
+    start: Tensor, weights: Tensor, means: Tensor, covariances: Tensor, *, count: int
+) -> Tensor:
+    """Draw `count` points of a Gaussian mixture for each row of `start`: (N, count, D).
+
+    The draws are the same in every row and in every call, so that a graph has one result.
+
+    Args:
+        start: (N, ...), its contents unread.
+        weights: (K,).
+        means: (K, D).
+        covariances: (K, D, D).
+        count: points of one row.
+    """
+    import torch
+
+    dimensions = means.shape[1]
+    if start.is_meta:
+        return start.new_empty((start.shape[0], count, dimensions))
+    uniform, normal = _draws(count, dimensions)
+    which = torch.searchsorted(weights.cumsum(0), uniform).clamp(max=len(weights) - 1)
+    factors = torch.linalg.cholesky(covariances)
+    points = means[which] + (factors[which] @ normal[..., None])[..., 0]
+    return points.expand(start.shape[0], -1, -1)
+
+
+def sample_given(logits: Tensor, means: Tensor, log_deviations: Tensor, *, count: int) -> Tensor:
+    """Draw `count` points of the mixture that each row conditions: (N, count, D).
+
+    The random numbers are the same in every row and in every call.
+
+    Args:
+        logits: (N, K); the weights are their softmax.
+        means: (N, K * D).
+        log_deviations: (N, K * D), natural logarithms of standard deviations.
+        count: points of one row.
+    """
+    import torch
+
+    rows, components = logits.shape
+    dimensions = means.shape[1] // components
+    if logits.is_meta:
+        return logits.new_empty((rows, count, dimensions))
+    uniform, normal = _draws(count, dimensions)
+    shares = logits.softmax(-1).cumsum(-1)
+    which = torch.searchsorted(shares, uniform.expand(rows, -1).contiguous())
+    which = which.clamp(max=components - 1)[..., None].expand(-1, -1, dimensions)
+    centre = means.view(rows, components, dimensions).gather(1, which)
+    deviation = log_deviations.view(rows, components, dimensions).exp().gather(1, which)
+    return centre + deviation * normal
+
+
+def _draws(count: int, dimensions: int) -> tuple[Tensor, Tensor]:
+    """Return fixed uniform (count,) and normal (count, D) numbers."""
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    uniform = torch.rand(count, generator=generator)
+    return uniform, torch.randn(count, dimensions, generator=generator)
+
+
 FUNCTIONS: dict[str, Callable[..., Tensor]] = {
     "conv": conv,
     "linear": linear,
     "matmul": matmul,
+    "sample": sample,
+    "sample_given": sample_given,
     "batch_norm": batch_norm,
     "layer_norm": layer_norm,
     "group_norm": group_norm,
