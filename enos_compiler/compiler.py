@@ -16,6 +16,7 @@ from enos_compiler.errors import EnosError, FrontendError, UsageError, nearest
 from enos_compiler.frontend.trace import trace
 from enos_compiler.frontend.user import UserModel
 from enos_compiler.ir.network import Network
+from enos_compiler.ir.ops import SAMPLE_OPS
 from enos_compiler.ir.program import Program
 from enos_compiler.ir.serialize import save_network
 from enos_compiler.options import Options
@@ -288,7 +289,8 @@ def _finish(
     with timed(taken, "accuracy"):
         canonical = next(n for n in kept.values() if "shaped" in n.facts)
         report["accuracy"] = measure_accuracy(onnx, network, canonical, user)
-        if report["accuracy"] is None and options.check != "none":
+        draws = any(layer.op in SAMPLE_OPS for layer in network.layers.values())
+        if report["accuracy"] is None and options.check != "none" and not draws:
             images = options.check_images if report["checks"]["level"] == "full" else 1
             noise = output_noise(network, canonical, images)
             sections = {"output-noise": noise} if noise else {}

@@ -32,8 +32,9 @@ class Quantize(Pass):
 
     def run(self, network: Network, context: Context) -> Network:
         """Return the network with formats and integers attached."""
-        from enos_compiler.cores.layer_costs import arrays_of
+        from enos_compiler.cores.layer_costs import arrays_of, samplers_of
         from enos_compiler.evaluate.converters import with_converters
+        from enos_compiler.evaluate.samplers import sampler_figures
         from enos_compiler.frontend.calibrate import real_inputs
         from enos_compiler.operators.quantize_network import (
             quantization_summary,
@@ -42,11 +43,17 @@ class Quantize(Pass):
 
         if self.images < 0:
             raise UsageError(f"quantize{{images={self.images}}} is negative", remedy="images=0")
-        quantized = quantize_network(network)
+        samplers = samplers_of(network, context.target, context.seed)
+        quantized = quantize_network(network, samplers)
         arrays = arrays_of(quantized, context.target)
         converters: dict[str, object] = {}
         if arrays:
             inputs = real_inputs(quantized, context.user, self.images)
             quantized, converters = with_converters(quantized, arrays, inputs)
         summary = {**quantization_summary(quantized), "converters": converters}
-        return quantized.with_section(self.name, summary)
+        quantized = quantized.with_section(self.name, summary)
+        if samplers:
+            rows = real_inputs(quantized, context.user, self.images)
+            figures = sampler_figures(quantized, context.target, rows, context.seed)
+            quantized = quantized.with_section("sample", figures)
+        return quantized

@@ -26,6 +26,7 @@ from enos_compiler import plugins
 from enos_compiler.ir.choice import Choice, Refusal
 from enos_compiler.ir.formats import ValueFormat
 from enos_compiler.ir.network import Layer, Network
+from enos_compiler.ir.ops import SAMPLE_OPS
 from enos_compiler.operators.base import Operator
 from enos_compiler.operators.quantize_network import is_plain_sum
 from enos_compiler.semantics.quantizer import dequantize, quantize_codes
@@ -74,6 +75,10 @@ def score_layers(
     dropped = 0
     with torch.no_grad():
         for layer in track(network.layers):
+            if layer.op in SAMPLE_OPS:
+                # one choice, whose noise is the point of it
+                layers[layer.name] = replace(layer, scores=(0.0,) * len(layer.choices))
+                continue
             gains[layer.name] = probe.gain(layer, torch.Generator().manual_seed(seed))
             kept = [not _operator(c.operator).needs_training for c in layer.choices]
             if not any(kept):

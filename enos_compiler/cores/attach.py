@@ -8,11 +8,12 @@ from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
-from enos_compiler.cores.base import Core, CoreCost
+from enos_compiler.cores.base import Core, CoreCost, Samples
 from enos_compiler.cores.layer_costs import baseline_offers, homes_of, reads_signed
 from enos_compiler.errors import RefusalError
 from enos_compiler.ir.choice import Bits, Choice, Refusal
 from enos_compiler.ir.network import Layer, Network
+from enos_compiler.ir.ops import SAMPLE_OPS
 from enos_compiler.ir.shape import LayerShape
 
 if TYPE_CHECKING:
@@ -98,7 +99,10 @@ def _with_choices(
     notes: list[str],
 ) -> Layer:
     operators, widths, cores = tuple(request.operators), request.widths, dict(target.cores)
-    if layer.first_or_last and not request.first_last_free:
+    if layer.op in SAMPLE_OPS:
+        widest = max(b.input for b in widths)
+        operators, widths = ("sample",), (Bits(widest, widest, widest),)
+    elif layer.first_or_last and not request.first_last_free:
         baseline = baseline_offers(network, layer, target)
         if not baseline:
             notes.append(f"{layer.name}: no core takes mac at 8/8 bits, so it is free")
@@ -137,15 +141,21 @@ def _offers(
         widths = tuple(b for b in widths if b.output == widest)
     signed = reads_signed(network, layer)
     for core in cores.values():
+        if layer.op in SAMPLE_OPS and not isinstance(core, Samples):
+            yield Refusal(core.name, "sample", "only a sampling core draws from mixtures")
+            continue
         yield from core.choices(layer, operators, widths, signed_input=signed)
 
 
 def _refused(layer: Layer, refusals: tuple[Refusal, ...]) -> RefusalError:
     reasons = "".join(f"\n  {r.core}, {r.operator}: {r.reason}" for r in refusals)
+    remedy = "more operators or widths, a target with a digital core, or --first-last free"
+    if layer.op in SAMPLE_OPS:
+        remedy = "a target with a sampling core large enough, such as mc2ram"
     return RefusalError(
         f"no core takes {layer.op} {layer.shape}{reasons}",
         place=f"layer {layer.name}" + (f" ({layer.origin})" if layer.origin else ""),
-        remedy="more operators or widths, a target with a digital core, or --first-last free",
+        remedy=remedy,
     )
 
 

@@ -16,6 +16,8 @@ from enos_compiler.ir.cost import Action, Cost
 from enos_compiler.ir.network import Home, Layer
 from enos_compiler.ir.shape import LayerShape
 from enos_compiler.mapping.objective import Objective
+from enos_compiler.sampling.form import SamplerForm
+from enos_compiler.sampling.run import Hardware
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,17 @@ class Maps(Protocol):
     """What its mappings minimise."""
     mapping_cache: Path | None
     """Folder of mappings found before; None: the user's own."""
+
+
+@runtime_checkable
+class Samples(Protocol):
+    """A core that draws from mixtures."""
+
+    def form(self, choice: Choice) -> SamplerForm:
+        """Return how a sampling program is run under a choice."""
+
+    def hardware(self) -> Hardware:
+        """Return what a device does beside its ideal."""
 
 
 @runtime_checkable

@@ -6,10 +6,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from enos_compiler.cores.base import HasArrays, Homes
+from enos_compiler.cores.base import HasArrays, Homes, Samples
 from enos_compiler.crossbar.spec import CrossbarSpec
 from enos_compiler.ir.choice import Bits, Choice
 from enos_compiler.ir.network import Home, Layer, Network
+from enos_compiler.operators.sample import SamplerProgram
+from enos_compiler.sampling.mixture import GaussianMixture
 from enos_compiler.semantics.widths import SUM_BITS, leaves_as_sums
 
 if TYPE_CHECKING:
@@ -58,6 +60,27 @@ def arrays_of(network: Network, target: Target) -> dict[str, CrossbarSpec]:
             if isinstance(core, HasArrays):
                 found[layer.name] = core.array(layer.shape, layer.choice)
     return found
+
+
+def samplers_of(network: Network, target: Target, seed: int) -> dict[str, SamplerProgram]:
+    """Return how every layer that draws is run, each with random numbers of its own."""
+    found: dict[str, SamplerProgram] = {}
+    for number, layer in enumerate(network.layers.values()):
+        core = target.cores.get(layer.choice.core) if layer.choice is not None else None
+        if layer.choice is not None and isinstance(core, Samples):
+            ranges = tuple(network.values[value].range or (0.0, 0.0) for value in layer.inputs)
+            mixture = constant_mixture(network, layer) if layer.op == "sample" else None
+            found[layer.name] = SamplerProgram(
+                core.form(layer.choice), seed + number, mixture, ranges
+            )
+    return found
+
+
+def constant_mixture(network: Network, layer: Layer) -> GaussianMixture:
+    """Return the mixture of a layer that draws from a constant one."""
+    node = next(n for n in network.graph.graph.nodes if n.name == layer.name)
+    parts = (network.tensor(str(operand.target)) for operand in node.args[1:])
+    return GaussianMixture(*(part.detach().double().numpy() for part in parts))
 
 
 def reads_signed(network: Network, layer: Layer) -> bool:

@@ -37,13 +37,11 @@ from enos_compiler.sampling.events import (
     step_events,
 )
 from enos_compiler.sampling.form import SamplerForm
+from enos_compiler.sampling.run import Hardware
 
 OPERATOR = "sample"
-
-
-def parameters_of(components: int, dimensions: int) -> int:
-    """Return the numbers that condition a mixture: a logit, means and log deviations each."""
-    return components * (1 + 2 * dimensions)
+DRAWS_OF_A_CHAIN = 16
+"""Kept samples below which another chain is not worth its burn-in, nor its convergence visible."""
 
 
 class SamplerCore:
@@ -104,7 +102,7 @@ class SamplerCore:
             yield Choice(self.name, OPERATOR, bits, options)
 
     def chains(self, shape: LayerShape) -> int:
-        """Return how many chains run side by side: as many as fit, or as there are samples.
+        """Return how many chains run side by side: as many as fit and have draws enough each.
 
         Raises:
             InfeasibleError: an array does not hold one chain.
@@ -113,11 +111,16 @@ class SamplerCore:
         each = chains_in(
             self.spec.form(1), shape.r, shape.c, rows=array.rows.value, columns=array.columns.value
         )
-        return min(each * int(array.count.value), shape.n)
+        wanted = max(1, shape.n // DRAWS_OF_A_CHAIN)
+        return min(each * int(array.count.value), wanted)
 
     def form(self, choice: Choice) -> SamplerForm:
         """Return the program's form under a choice."""
         return self.spec.form(dict(choice.options)["chains"])
+
+    def hardware(self) -> Hardware:
+        """Return what a device does beside its ideal."""
+        return self.spec.hardware()
 
     # What it costs
 
@@ -133,8 +136,9 @@ class SamplerCore:
         for name, count in run_events(form, shape.r, shape.c, steps=steps).items():
             events[f"{self.name}.{name}"] += count * shape.p
         traffic = Traffic(self.chip)
-        for home in homes.inputs:
-            traffic.read(home.memory, shape.p * parameters_of(shape.r, shape.c), choice.bits.input)
+        conditioned = layer.op == "sample_given"
+        if conditioned:
+            self._read_head(shape, choice, homes, traffic)
         traffic.write(
             homes.output.memory,
             shape.p * shape.n * shape.c,
@@ -142,7 +146,6 @@ class SamplerCore:
         )
         written = {f"{self.name}.array/program": shape.volume("Weights") * form.chains}
         cycles = run_cycles(form, shape.r, shape.c, self.units, steps=steps) * shape.p
-        conditioned = bool(homes.inputs)
         if conditioned:
             events.update({name: count * shape.p for name, count in written.items()})
         cycles = max(cycles + self._write_cycles(shape) * conditioned * shape.p, traffic.cycles)
@@ -153,6 +156,12 @@ class SamplerCore:
             programming,
             self._detail(shape, form, steps),
         )
+
+    def _read_head(self, shape: LayerShape, choice: Choice, homes: Homes, traffic: Traffic) -> None:
+        """Read what conditions a mixture: logits, means, log deviations."""
+        numbers = (shape.r, shape.r * shape.c, shape.r * shape.c)
+        for home, count in zip(homes.inputs, numbers, strict=True):
+            traffic.read(home.memory, shape.p * count, choice.bits.input)
 
     def _cost(self, events: Mapping[Action, int], cycles: int) -> Cost:
         return Cost(
@@ -192,7 +201,7 @@ class SamplerCore:
 
     def capacity(self, choice: Choice, layer: Layer) -> Mapping[str, int]:  # the contract's form
         """Return the cells that a constant mixture keeps."""
-        if layer.inputs:
+        if layer.op == "sample_given":
             return {}
         weights = layer.shape.volume("Weights") * dict(choice.options)["chains"]
         return {f"{self.name}.cells": weights * int(self.spec.words.weight_bits.value)}

@@ -6,8 +6,11 @@ from __future__ import annotations
 from typing import Literal
 
 from enos_compiler.errors import SpecError
+from enos_compiler.sampling.device import Imperfections
 from enos_compiler.sampling.events import Units
 from enos_compiler.sampling.form import SamplerForm
+from enos_compiler.sampling.randomness import RandomCells
+from enos_compiler.sampling.run import Hardware
 from enos_compiler.spec import Count, NonNegative, PartSpec, Positive, Quantity, Strict
 
 
@@ -84,6 +87,20 @@ class ScheduleSpec(Strict):
     correction: Literal["none", "sign-flip"]
 
 
+class ImperfectionsSpec(Strict):
+    """What cells and converters of a device do; the report says how it moves the results."""
+
+    mismatch: NonNegative
+    """Relative standard deviation of a cell's contribution."""
+    random_bias: NonNegative
+    """Probability of a one above 1/2, of every random cell."""
+    random_spread: NonNegative
+    """Its standard deviation from cell to cell."""
+    dac_inl_lsb: NonNegative
+    adc_inl_lsb: NonNegative
+    adc_offset_lsb: NonNegative
+
+
 class SamplerSpec(Strict):
     """Constants of a core of kind `sampler`."""
 
@@ -96,6 +113,7 @@ class SamplerSpec(Strict):
     """Multipliers of one chain."""
     words: WordsSpec
     schedule: ScheduleSpec
+    imperfections: ImperfectionsSpec
 
     def form(self, chains: int) -> SamplerForm:
         """Return the program's form for so many chains.
@@ -126,6 +144,19 @@ class SamplerSpec(Strict):
             raise SpecError(
                 error.message, place=f"a core of kind sampler: {error.place}", remedy=error.remedy
             ) from error
+
+    def hardware(self) -> Hardware:
+        """Return what a device does."""
+        given = self.imperfections
+        return Hardware(
+            RandomCells(bias=given.random_bias.value, spread=given.random_spread.value),
+            Imperfections(
+                mismatch=given.mismatch.value,
+                dac_inl_lsb=given.dac_inl_lsb.value,
+                adc_inl_lsb=given.adc_inl_lsb.value,
+                adc_offset_lsb=given.adc_offset_lsb.value,
+            ),
+        )
 
     def units(self, clock_ns: float) -> Units:
         """Return what serves one chain, in cycles of the chip's clock."""

@@ -11,11 +11,13 @@ from typing import Any, cast
 import numpy as np
 
 from enos_compiler import plugins
-from enos_compiler.errors import PassError
+from enos_compiler.errors import EnosError, PassError
 from enos_compiler.ir.formats import QuantizedLayer, ValueFormat
 from enos_compiler.ir.network import Layer, Network, Vector
+from enos_compiler.ir.ops import SAMPLE_OPS
 from enos_compiler.operators.base import FloatArray, Operator
 from enos_compiler.operators.mac import Mac
+from enos_compiler.operators.sample import SamplerProgram, quantize_sampler
 from enos_compiler.semantics.formats import format_at
 from enos_compiler.semantics.quantizer import EXACT_FLOAT32
 from enos_compiler.semantics.registry import vector_op
@@ -34,14 +36,18 @@ class LayerParameters:
     """(M,): gain * (bias - mean) + beta."""
 
 
-def quantize_network(network: Network) -> Network:
+def quantize_network(
+    network: Network, samplers: Mapping[str, SamplerProgram] | None = None
+) -> Network:
     """Return the network with a format on every value and integers on every layer.
 
     Args:
         network: calibrated and assigned.
+        samplers: how each layer that draws is run, by name.
 
     Raises:
         PassError: a layer is not assigned, or a range or a parameter is not finite.
+        EnosError: a mixture that its sampler's words do not hold.
     """
     for layer in network.layers.values():
         if layer.choice is None:
@@ -52,14 +58,29 @@ def quantize_network(network: Network) -> Network:
     }
     network = network.with_values(values)
     readers = Counter(layer.tie for layer in network.layers.values())
-    layers = {
-        layer.name: replace(
-            layer,
-            quantized=quantize_layer(network, layer, formats, shared=readers[layer.tie] > 1),
-        )
-        for layer in network.layers.values()
-    }
+    layers = {}
+    for layer in network.layers.values():
+        if layer.op in SAMPLE_OPS:
+            integers = _quantize_sampler(layer, formats, (samplers or {}).get(layer.name))
+        else:
+            integers = quantize_layer(network, layer, formats, shared=readers[layer.tie] > 1)
+        layers[layer.name] = replace(layer, quantized=integers)
     return network.with_layers(layers)
+
+
+def _quantize_sampler(
+    layer: Layer, formats: Mapping[str, ValueFormat], program: SamplerProgram | None
+) -> QuantizedLayer:
+    if program is None or layer.choice is None:
+        raise PassError("draws, and nothing says how", place=layer.name, remedy="run quantize")
+    bits = layer.choice.bits.input
+    try:
+        return quantize_sampler(
+            layer, tuple(formats[value].narrowed(bits) for value in layer.inputs), program
+        )
+    except EnosError as error:
+        place = f"layer {layer.name}: {error.place}"
+        raise type(error)(error.message, place=place, remedy=error.remedy) from error
 
 
 def value_formats(network: Network) -> dict[str, ValueFormat]:

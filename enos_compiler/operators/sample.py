@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from enos_compiler.errors import PassError
 from enos_compiler.ir.choice import Bits
 from enos_compiler.ir.formats import IntArray, QuantizedLayer, ValueFormat
 from enos_compiler.ir.network import Layer
@@ -43,7 +44,7 @@ _EXECUTED = (
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SamplerProgram:
-    """What `quantize` needs besides the layer: how it is run, and what it draws from."""
+    """How a sampling layer is run, and what it draws from."""
 
     form: SamplerForm
     seed: int
@@ -78,32 +79,9 @@ class Sample:
         shift: FloatArray,
         bits: Bits,
         formats: tuple[ValueFormat, ...],
-        *,
-        program: SamplerProgram,
     ) -> QuantizedLayer:
-        """Return the integers of a sampler: its mixture or its tables, and its random numbers.
-
-        Raises:
-            EnosError: a mixture that the form's words do not hold.
-        """
-        form, count, dimensions = program.form, layer.shape.n, layer.shape.m
-        drawn = draws(form, dimensions, form.iterations(count), seed=program.seed)
-        held: MixtureCodes | HeadTables
-        if program.mixture is not None:
-            held = encode(program.mixture, form)
-        else:
-            logits, means, log_deviations = (_reals(fmt) for fmt in formats)
-            ranges = HeadRanges(logits, means, log_deviations, program.ranges[1], program.ranges[2])
-            held = head_tables(ranges, form, dimensions)
-        tensors = {k: v for k, v in held.tensors().items() if k not in ("exponent", "origin")}
-        return QuantizedLayer(
-            tensors={**tensors, "steps": drawn.steps, "uniforms": drawn.uniforms},
-            bias=held.origin,
-            unit_exponent=held.exponent,
-            input_formats=formats,
-            bound=2 ** (form.state_bits - 1) + int(np.abs(held.origin).max()),
-            options={name: getattr(form, name) for name in _EXECUTED},
-        )
+        """Refuse: a sampler's integers depend on how it is run; see `quantize_sampler`."""
+        raise PassError("draws from a mixture", place=layer.name, remedy="quantize_sampler")
 
     def accumulate(
         self, codes: tuple[IntArray, ...], layer: Layer, quantized: QuantizedLayer
@@ -139,6 +117,39 @@ class Sample:
         from enos_compiler.operators.sample_onnx import sampler_function
 
         return sampler_function(layer, quantized)
+
+
+def quantize_sampler(
+    layer: Layer, formats: tuple[ValueFormat, ...], program: SamplerProgram
+) -> QuantizedLayer:
+    """Return the integers of a sampler: its mixture or its tables, and its random numbers.
+
+    Args:
+        layer: for its shape.
+        formats: what the layer reads.
+        program: how it is run.
+
+    Raises:
+        EnosError: a mixture that the form's words do not hold.
+    """
+    form, count, dimensions = program.form, layer.shape.n, layer.shape.m
+    drawn = draws(form, dimensions, form.iterations(count), seed=program.seed)
+    held: MixtureCodes | HeadTables
+    if program.mixture is not None:
+        held = encode(program.mixture, form)
+    else:
+        logits, means, log_deviations = (_reals(fmt) for fmt in formats)
+        reach = program.ranges[1:]
+        held = head_tables(HeadRanges(logits, means, log_deviations, *reach), form, dimensions)
+    tensors = {k: v for k, v in held.tensors().items() if k not in ("exponent", "origin")}
+    return QuantizedLayer(
+        tensors={**tensors, "steps": drawn.steps, "uniforms": drawn.uniforms},
+        bias=held.origin,
+        unit_exponent=held.exponent,
+        input_formats=formats,
+        bound=2 ** (form.state_bits - 1) + int(np.abs(held.origin).max()),
+        options={name: getattr(form, name) for name in _EXECUTED},
+    )
 
 
 def form_of(quantized: QuantizedLayer) -> SamplerForm:

@@ -166,6 +166,7 @@ def _fact_lines(report: Report) -> Iterator[tuple[str, str]]:
         yield "batch", f"fixed at {report['batch']}: {note}"
     if lacking := not_offered(report):
         yield "not offered", f"{lacking}  (why: refusals in report.json)"
+    yield from _sampling(report)
     yield "checks", _checks(report["checks"])
 
 
@@ -184,6 +185,29 @@ def _accuracy(report: Report) -> str:
         f"{text}; outputs have a signal-to-noise ratio of {noise['snr_db']:.1f} dB against the "
         f"float network on {inputs}"
     )
+
+
+def _sampling(report: Report) -> Iterator[tuple[str, str]]:
+    """Yield what each sampler gives: effective samples, their energy, uncertainty on a device."""
+    for name, found in report["sections"].get("sample", {}).items():
+        spread = found["uncertainty"]
+        real = spread["real device"]
+        quality = f"{found['samples']:,} of chains too short to judge"
+        if found["effective_samples"] and found["r_hat"]:
+            energy = energy_text(found["energy_per_effective_sample_pj"])
+            quality = (
+                f"{found['effective_samples']:.0f} effective of {found['samples']:,}, "
+                f"{energy} each, R-hat {found['r_hat']:.3f}"
+            )
+        yield (
+            "samples",
+            f"{name}: {quality}, acceptance {found['acceptance']:.0%}; "
+            f"predictive deviation {spread['exact']['sd']:.3f} exact, "
+            f"{spread['ideal device']['sd']:.3f} on an ideal device, {real['sd']:.3f} on a real "
+            f"one (means off by {real['mean_error_sd']:.2f} deviations)",
+        )
+        for warning in found["warnings"]:
+            yield "warning", f"{name}: {warning}"
 
 
 def _untrained(report: Report) -> str:
