@@ -290,12 +290,15 @@ def published(core: SamplerCore) -> list[Row]:
     """Return cycles and power at the published point, for one chain, beside the paper's."""
     rows = []
     serial = Units(1, 1, 1, core.units.read_cycles, core.units.conversion_cycles)
-    for name, merged, units in (
-        ("one conversion a weight column", 1, core.units),
-        ("the columns of a weight merged", 8, core.units),
-        ("merged, one converter, one multiplier", 8, serial),
+    shipped = core.spec.form(1)
+    wide = {"weight_bits": 8, "bits_per_conversion": 1, "refresh": 64}
+    for name, change, units in (
+        ("operating point of `mc2ram`", {}, core.units),
+        ("8-bit weights, one conversion a column", wide, core.units),
+        ("8-bit weights, their columns merged", {**wide, "bits_per_conversion": 8}, core.units),
+        ("merged, one converter, one multiplier", {**wide, "bits_per_conversion": 8}, serial),
     ):
-        form = replace(core.spec.form(1), bits_per_conversion=merged, burn_in=0, thinning=1)
+        form = replace(shipped, **change, burn_in=0, thinning=1)  # type: ignore[arg-type]  # integers by name
         steps = PUBLISHED["samples"]
         price = prices(core, form, 2, 2)
         cycles = run_cycles(form, 2, 2, units, steps=int(steps))

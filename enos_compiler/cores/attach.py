@@ -143,8 +143,9 @@ def _offers(
     for core in cores.values():
         if layer.op in SAMPLE_OPS and not isinstance(core, Samples):
             yield Refusal(core.name, "sample", "only a sampling core draws from mixtures")
-            continue
-        yield from core.choices(layer, operators, widths, signed_input=signed)
+        elif layer.op in SAMPLE_OPS or not isinstance(core, Samples):
+            # a sampler is no candidate for sums of products, and no refusal worth a line
+            yield from core.choices(layer, operators, widths, signed_input=signed)
 
 
 def _refused(layer: Layer, refusals: tuple[Refusal, ...]) -> RefusalError:

@@ -107,7 +107,7 @@ def test_without_a_sampling_core_the_layer_is_refused_with_every_reason() -> Non
 
 
 def test_more_components_than_the_array_holds_are_refused_with_the_sizes() -> None:
-    with pytest.raises(RefusalError, match="need 2 rows and 1024 columns, an array has 16 x 256"):
+    with pytest.raises(RefusalError, match="need 2 rows and 768 columns, an array has 16 x 512"):
         enos_compiler.compile(Constant(components=64), (torch.ones(1, 1),), target="mc2ram")
 
 

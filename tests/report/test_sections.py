@@ -74,7 +74,7 @@ def test_no_choice_of_any_layer_is_faster_than_its_cores_peak() -> None:
             share = layer.shape.macs / cost.latency_ns / core.peak_macs_per_ns(choice)
             assert share <= 1 + 1e-12, f"{layer.name}: {choice}"
             nearest[choice.core] = max(nearest.get(choice.core, 0.0), share)
-    assert set(nearest) == set(compiled.target.cores)
+    assert set(nearest) == {"mac", "xbar"}
     assert nearest["mac"] > 0.1
 
 

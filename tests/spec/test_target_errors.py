@@ -199,7 +199,7 @@ def test_link_to_nowhere() -> None:
     text = changed("ends: [mac, xbar]", "ends: [mac, xbr]")
     assert message(text) == (
         f"chip.yaml:{line_of(text, 'ends:')}: links[bridge].ends = 'xbr' is no core\n"
-        "  try: xbar (known: host, mac, vector, xbar)"
+        "  try: xbar (known: host, mac, sampler, vector, xbar)"
     )
 
 
