@@ -18,7 +18,7 @@ TIERS: tuple[tuple[str, ...], ...] = (
     ("ir",),
     ("spec",),
     ("semantics", "sampling"),
-    ("operators",),
+    ("operators", "nn"),
     ("mapping", "crossbar"),
     ("cores",),
     ("frontend", "assign", "schedule", "simulate", "export", "report"),
