@@ -45,7 +45,9 @@ def make_cell(name: str, target: str, *, full: bool) -> Cell:
     try:
         compiled = enos_compiler.compile(model, inputs, target=target, name=name)
     except (FrontendError, InfeasibleError, RefusalError) as error:
-        return {"refused": f"{error.message} ({error.place})" if error.place else error.message}
+        reason = "; ".join(line.strip() for line in error.message.splitlines())
+        where = f" ({error.place})" if error.place else ""
+        return {"refused": f"{reason}{where}".replace(f"{ROOT}/", "")}
     except Exception:
         return {"broken": traceback.format_exc().splitlines()[-1]}
     checks = compiled.report["checks"]
@@ -139,7 +141,7 @@ def _refused(cells: Mapping[str, Cell]) -> Iterator[str]:
     for name in REFUSED:
         reasons = {c["refused"] for k, c in cells.items() if k.startswith(f"{name}/")}
         for reason in sorted(reasons):
-            yield f"- {name}: {reason.replace(str(ROOT) + '/', '')}"
+            yield f"- {name}: {reason}"
 
 
 def main() -> None:

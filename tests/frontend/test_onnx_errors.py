@@ -29,7 +29,7 @@ def weights(*shape: int) -> Any:
     return np.ones(shape, dtype=np.float32)
 
 
-def refusal(path: Path, **options: Any) -> FrontendError | UsageError:
+def refusal(path: Path, **options: Any) -> EnosError:
     with pytest.raises((FrontendError, UsageError)) as caught:
         lower(trace(load_user_model(str(path), **options)))
     assert caught.value.remedy
@@ -108,7 +108,7 @@ def test_a_node_that_cannot_be_compiled_is_named(name: str, tmp_path: Path) -> N
 
 
 def test_a_quantised_network_is_told_from_a_float_one(tmp_path: Path) -> None:
-    tensors = {"s": np.float32(0.1), "z": np.uint8(0)}
+    tensors: dict[str, Any] = {"s": np.array(0.1, np.float32), "z": np.array(0, np.uint8)}
     made = [
         node("QuantizeLinear", ["x", "s", "z"], ["q"], "quantise"),
         node("DequantizeLinear", ["q", "s", "z"], ["y"]),
@@ -270,7 +270,7 @@ def test_scalars_of_every_stored_form_are_read(tmp_path: Path) -> None:
     made = [
         node("Constant", [], ["a"], value=typed),
         node("Constant", [], ["b"], value_float=0.25),
-        node("Constant", [], ["c"], value=numpy_helper.from_array(np.float32(0.125))),
+        node("Constant", [], ["c"], value=numpy_helper.from_array(np.array(0.125, np.float32))),
         node("Add", ["a", "b"], ["ab"]),
         node("Add", ["ab", "c"], ["abc"]),
         node("Add", ["x", "abc"], ["y"]),

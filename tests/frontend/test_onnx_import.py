@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import networks
 import numpy as np
@@ -61,21 +62,21 @@ def test_convolutions_padded_to_the_same_size_compute_what_torch_computes(tmp_pa
 RNG = np.random.default_rng(0)
 
 
-def weights(*shape: int) -> np.ndarray:
+def weights(*shape: int) -> onnx_files.Array:
     return RNG.standard_normal(shape).astype(np.float32)
 
 
-def numbers(*values: float) -> np.ndarray:
+def numbers(*values: float) -> onnx_files.Array:
     return np.array(values, dtype=np.float32)
 
 
-def extents(*values: int) -> np.ndarray:
+def extents(*values: int) -> onnx_files.Array:
     return np.array(values, dtype=np.int64)
 
 
 IMAGE = {"x": ("n", 4, 6, 8)}
 ROWS = {"x": ("n", 6)}
-HAND_BUILT = {
+HAND_BUILT: dict[str, tuple[Any, ...]] = {
     "uneven pads": (
         [node("Conv", ["x", "w"], ["y"], pads=[0, 1, 2, 1], strides=[2, 1])],
         IMAGE,

@@ -172,7 +172,7 @@ def test_damaged_files_are_refused_with_their_place(
     assert caught.value.place
 
 
-def _content(text: bytes) -> object:
+def _content(text: bytes | bytearray) -> object:
     try:
         return json.loads(text)
     except ValueError:

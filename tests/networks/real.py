@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from pathlib import Path
 
@@ -32,13 +33,11 @@ def _images(rows: int) -> Tensor:
     """Return standardised images, (rows, 3, n, n)."""
     sys.path.insert(0, str(ROOT / "examples"))
     try:
-        from cifar import CIFAR_MEAN, CIFAR_STD, find_folder, splits
+        cifar = importlib.import_module("cifar")
     finally:
         sys.path.remove(str(ROOT / "examples"))
-    if find_folder("") is not None:
-        found = splits("", CIFAR_MEAN, CIFAR_STD)
-        assert found is not None
-        test = found["test"]()
+    if cifar.find_folder("") is not None:
+        test = cifar.splits("", cifar.CIFAR_MEAN, cifar.CIFAR_STD)["test"]()
         return torch.stack([test[i][0] for i in range(rows)])
     from sklearn.datasets import load_digits
 
