@@ -85,32 +85,64 @@ class Arithmetic:
         return (self.operator, self.bits.input, self.bits.weight)
 
 
-def folded_mac(mac: Mac, call: Call, weight: Tensor, input_bits: int, weight_bits: int) -> Tensor:
-    """Return mac weights as quantisation rounds them, in the scale of the live network.
+@dataclass(slots=True)
+class FoldedMac:
+    """Mac weights as quantisation rounds them, in the scale of the live network.
 
     They are rounded times the gain of the fused normalisation, which is then divided out again, so
-    that the live normalisation may follow.
+    that the live normalisation may follow. Without gradients they are kept while nothing changes.
     """
-    input_max = call.read_format(call.layer.inputs[0], input_bits).max_abs
-    gain = torch.ones(()) if call.gain is None else call.gain.view(call.weight_axes)
-    gain = torch.where(gain == 0, torch.ones_like(gain), gain)
-    plain, _ = mac.weight_forms(weight * gain, weight_bits, input_max=input_max)
-    if plain is None:
-        raise ValueError("mac has a plain form")
-    return plain / gain
+
+    weight_bits: int
+    _kept: tuple[Tensor, Tensor | None, int, Tensor] | None = None
+
+    def __call__(self, call: Call, weight: Tensor, input_bits: int) -> Tensor:
+        """Return the rounded weights, in the shape of `weight`."""
+        input_max = call.read_format(call.layer.inputs[0], input_bits).max_abs
+        if torch.is_grad_enabled():
+            self._kept = None
+            return self._rounded(call, weight, input_max)
+        if self._kept is None or not self._same(weight, call.gain, input_max):
+            rounded = self._rounded(call, weight, input_max)
+            self._kept = (weight.clone(), call.gain, input_max, rounded)
+        return self._kept[3]
+
+    def _rounded(self, call: Call, weight: Tensor, input_max: int) -> Tensor:
+        gain = torch.ones(()) if call.gain is None else call.gain.view(call.weight_axes)
+        gain = torch.where(gain == 0, torch.ones_like(gain), gain)
+        plain, _ = Mac().weight_forms(weight * gain, self.weight_bits, input_max=input_max)
+        if plain is None:
+            raise ValueError("mac has a plain form")
+        return plain / gain
+
+    def _same(self, weight: Tensor, gain: Tensor | None, input_max: int) -> bool:
+        if self._kept is None:
+            return False
+        before, its_gain, its_max, _ = self._kept
+        if its_max != input_max or not torch.equal(before, weight):
+            return False
+        if gain is None or its_gain is None:
+            return gain is its_gain
+        return torch.equal(gain, its_gain)
 
 
-def branch_sum(call: Call, arithmetic: tuple[str, int, int], *, fold: bool) -> Tensor:
-    """Return the sum of one operator at its input and weight bits, without bias."""
+def branch_sum(
+    call: Call, arithmetic: tuple[str, int, int], *, fold: FoldedMac | None = None
+) -> Tensor:
+    """Return the sum of one operator at its input and weight bits, without bias.
+
+    Args:
+        call: one execution of the layer.
+        arithmetic: operator, input bits and weight bits.
+        fold: rounds the weights of mac; None rounds them without the normalisation.
+    """
     name, input_bits, weight_bits = arithmetic
     if call.weight is None:
         left, right = call.layer.inputs
         return call.product(call.read(left, input_bits), call.read(right, weight_bits))
     x = call.read(call.layer.inputs[0], input_bits)
-    operator: Operator = _operator(name)
-    if fold and isinstance(operator, Mac):
-        plain = folded_mac(operator, call, call.weight, input_bits, weight_bits)
-        return call.product(x, plain, None)
+    if fold is not None and issubclass(plugins.load("operators", name), Mac):
+        return call.product(x, fold(call, call.weight, input_bits), None)
     return operator_sum(call, x, name, weight_bits)
 
 
@@ -142,8 +174,8 @@ class ChoiceForm:
     """One choice, with exactly the rounding that its integers will have."""
 
     arithmetic: Arithmetic
-    fold: bool = True
-    """Round mac weights with the normalisation folded in; not where layers share weights."""
+    fold: FoldedMac | None = None
+    """Rounds mac weights with the normalisation folded in; not where layers share weights."""
 
     def __call__(self, call: Call) -> Tensor:
         """Return the operator's sum of fake-quantised operands."""
@@ -159,7 +191,7 @@ def assigned_forms(layers: Mapping[str, Layer]) -> dict[str, LayerForm]:
             raise ValueError(f"layer {name} is not assigned")
         forms[name] = ChoiceForm(
             Arithmetic(layer.choice.operator, layer.choice.bits),
-            fold=readers[layer.weight_key] == 1,
+            fold=FoldedMac(layer.choice.bits.weight) if readers[layer.weight_key] == 1 else None,
         )
     return forms
 

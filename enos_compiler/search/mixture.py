@@ -69,7 +69,7 @@ class BranchMixture:
 
     def mix(self, call: Call, shares: Shares) -> Tensor:
         """Return the sum over branches of probability x output."""
-        totals = [branch_sum(call, branch, fold=False) for branch in self.branches]
+        totals = [branch_sum(call, branch) for branch in self.branches]
         return total_of([t * p for t, p in zip(totals, shares.candidates, strict=True)])
 
 
