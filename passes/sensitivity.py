@@ -34,6 +34,7 @@ class Sensitivity(Pass):
             images=self.images,
             seed=context.seed,
             track=lambda layers: context.track(layers, "scoring"),
+            cores=context.target.cores,
         )
         if found.dropped:
             context.say(f"sensitivity: {found.dropped} choices need training and are dropped")

@@ -4,9 +4,10 @@
 score = noise-to-signal of the choice at its own layer's output x gain of the layer, which is the
 noise-to-signal at the network's output, in units of variance, that the choice alone is expected to
 cause. Noise of the input and weight codes is measured together, once per (input bits, weight
-bits); noise of the output codes apart, once per width; the two add. A narrow value between two
-layers is counted at both, since either may be the one that rounds it. The gain is measured by one
-forward pass per layer with its output perturbed.
+bits); noise of the output codes apart, once per width; on crossbars what converters and devices do
+to the layer's real inputs, once per array; they add. A narrow value between two layers is counted
+at both, since either may be the one that rounds it. The gain is measured by one forward pass per
+layer with its output perturbed.
 
 Operators that need training are dropped: their error before it says nothing. A layer that has no
 other keeps them, scored by the error left after the best gain and offset per channel, which a
@@ -23,6 +24,7 @@ import torch
 from torch import Tensor, fx
 
 from enos_compiler import plugins
+from enos_compiler.assign.array_noise import ArrayNoise
 from enos_compiler.ir.choice import Choice, Refusal
 from enos_compiler.ir.formats import ValueFormat
 from enos_compiler.ir.network import Layer, Network
@@ -59,6 +61,7 @@ def score_layers(
     images: int,
     seed: int,
     track: Callable[[Mapping[str, Layer]], Iterable[Layer]] = Mapping.values,
+    cores: Mapping[str, Any] | None = None,
 ) -> Sensitivity:
     """Score every choice of every layer on the example inputs.
 
@@ -67,8 +70,10 @@ def score_layers(
         images: most rows of the example inputs that are run.
         seed: of the perturbations.
         track: yields the layers one by one, to show how far it is.
+        cores: of the target; crossbars among them add the noise of their arrays.
     """
     probe = _Probe(network, _rows(network, images))
+    arrays = ArrayNoise(network, cores or {})
     layers: dict[str, Layer] = {}
     gains: dict[str, float] = {}
     untrained: list[str] = []
@@ -85,11 +90,13 @@ def score_layers(
                 untrained.append(layer.name)
                 kept = [True] * len(kept)
             dropped += len(kept) - sum(kept)
-            layers[layer.name] = _scored(layer, kept, probe, gains[layer.name])
+            layers[layer.name] = _scored(layer, kept, probe, arrays, gains[layer.name])
     return Sensitivity(layers, gains, tuple(untrained), dropped, len(probe.inputs[0]))
 
 
-def _scored(layer: Layer, kept: list[bool], probe: _Probe, gain: float) -> Layer:
+def _scored(
+    layer: Layer, kept: list[bool], probe: _Probe, arrays: ArrayNoise, gain: float
+) -> Layer:
     noise: Noise = {}
     output: dict[int, float] = {}
     rows: list[int] = [i for i, keep in enumerate(kept) if keep]
@@ -101,7 +108,8 @@ def _scored(layer: Layer, kept: list[bool], probe: _Probe, gain: float) -> Layer
             noise[key] = probe.operand_noise(layer, choice)
         if choice.bits.output not in output:
             output[choice.bits.output] = probe.output_noise(layer, choice.bits.output)
-        scores.append(gain * (noise[key] + output[choice.bits.output]))
+        array = arrays.of(layer, choice, probe.found[layer.inputs[0]])
+        scores.append(gain * (noise[key] + output[choice.bits.output] + array))
     kept_operators = {(layer.choices[i].core, layer.choices[i].operator) for i in rows}
     left_out = dict.fromkeys((c.core, c.operator) for c in layer.choices)
     return replace(

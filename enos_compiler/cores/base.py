@@ -6,10 +6,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from pydantic import BaseModel
 
+from enos_compiler.crossbar.nonideal import NonIdealities
 from enos_compiler.crossbar.spec import CrossbarSpec
 from enos_compiler.ir.choice import Bits, Choice, Refusal
 from enos_compiler.ir.cost import Action, Cost
@@ -18,6 +19,9 @@ from enos_compiler.ir.shape import LayerShape
 from enos_compiler.mapping.objective import Objective
 from enos_compiler.sampling.form import SamplerForm
 from enos_compiler.sampling.run import Hardware
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,3 +129,12 @@ class HasArrays(Protocol):
 
     def array(self, shape: LayerShape, choice: Choice) -> CrossbarSpec:
         """Return the array that a choice runs on, with the resolution of its converters."""
+
+    @property
+    def errors(self) -> NonIdealities:
+        """What is wrong with the core's devices; it enters where devices are sampled."""
+
+    def noise_to_signal(
+        self, layer: Layer, choice: Choice, codes: Tensor, clip: tuple[float, float]
+    ) -> float:
+        """Return what arrays add to a quantised layer's output, relative to its power."""

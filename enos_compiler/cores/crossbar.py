@@ -21,7 +21,7 @@ from dataclasses import replace
 from functools import cached_property
 from itertools import product
 from math import ceil
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from enos_compiler.cores.arithmetic import accumulators
 from enos_compiler.cores.base import CoreCost, Homes
@@ -32,6 +32,7 @@ from enos_compiler.cores.layerwork import layer_widths, operator_refusal, requan
 from enos_compiler.cores.memory import Array, Chip, Traffic
 from enos_compiler.cores.tiles import PositionTile, inputs_by_tiles, stored_extent
 from enos_compiler.crossbar.events import layer_cost
+from enos_compiler.crossbar.nonideal import NonIdealities
 from enos_compiler.crossbar.operators import ReadKind, read_kinds
 from enos_compiler.crossbar.placement import LayerPlacement, place_layer
 from enos_compiler.crossbar.spec import CrossbarSpec
@@ -40,6 +41,9 @@ from enos_compiler.ir.choice import Bits, Choice, Refusal
 from enos_compiler.ir.cost import Action, Cost
 from enos_compiler.ir.network import Layer
 from enos_compiler.ir.shape import LayerShape
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 ZERO_POINT = ("zero_point", 1)
 """Option of ef on inputs around a zero point: their signs take two reads, one per sign."""
@@ -190,6 +194,30 @@ class CrossbarCore:
             least = min(converters.energy_pj) if converters.energy_pj is not None else 1
             asked = max(least, self.spec.lossless_bits(min(shape.taps, at_once)))
         return self.spec.array(size, asked)
+
+    @cached_property
+    def errors(self) -> NonIdealities:
+        """What is wrong with this core's devices."""
+        found = self.spec.nonidealities
+        return NonIdealities() if found is None else found.build()
+
+    def noise_to_signal(
+        self, layer: Layer, choice: Choice, codes: Tensor, clip: tuple[float, float]
+    ) -> float:
+        """Return what converters and devices add to a layer's output, relative to its power.
+
+        Args:
+            layer: with the integers of the choice.
+            choice: on this core.
+            codes: its input.
+            clip: bounds of the activation behind the sum, real numbers.
+        """
+        from enos_compiler.evaluate.noise import changes_nothing, noise_to_signal
+
+        spec = self.array(layer.shape, choice)
+        if changes_nothing(spec, self.errors, layer.shape.taps, choice.bits.input):
+            return 0.0
+        return noise_to_signal(layer, spec, self.errors, codes, clip=clip)
 
     def placement(self, shape: LayerShape, choice: Choice) -> LayerPlacement:
         """Return where the weights of one copy lie.

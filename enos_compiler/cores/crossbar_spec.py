@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from enos_compiler.cores.nonideal_spec import NonIdealitiesSpec
 from enos_compiler.crossbar import adc_energy
 from enos_compiler.crossbar import spec as arrays
 from enos_compiler.crossbar.integer import lossless_adc_bits
@@ -176,6 +177,8 @@ class CrossbarCoreSpec(Strict):
     input_buffer: BufferSpec
     weight_memory: BufferSpec | None = None
     """Keeps weights of layers that are reloaded; those of the others come from DRAM each time."""
+    nonidealities: NonIdealitiesSpec | None = None
+    """What is wrong with the devices; ideal ones where absent."""
 
     @model_validator(mode="after")
     def _sizes_are_whole(self) -> CrossbarCoreSpec:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from enos_compiler.cores.base import HasArrays, Homes, Samples
+from enos_compiler.crossbar.nonideal import NonIdealities
 from enos_compiler.crossbar.spec import CrossbarSpec
 from enos_compiler.ir.choice import Bits, Choice
 from enos_compiler.ir.network import Home, Layer, Network
@@ -81,6 +82,17 @@ def constant_mixture(network: Network, layer: Layer) -> GaussianMixture:
     node = next(n for n in network.graph.graph.nodes if n.name == layer.name)
     parts = (network.tensor(str(operand.target)) for operand in node.args[1:])
     return GaussianMixture(*(part.detach().double().numpy() for part in parts))
+
+
+def errors_of(network: Network, target: Target) -> dict[str, NonIdealities]:
+    """Return what is wrong with the devices of every layer that is assigned to a crossbar core."""
+    found: dict[str, NonIdealities] = {}
+    for layer in network.layers.values():
+        if layer.choice is not None:
+            core = target.cores.get(layer.choice.core)
+            if isinstance(core, HasArrays):
+                found[layer.name] = core.errors
+    return found
 
 
 def reads_signed(network: Network, layer: Layer) -> bool:

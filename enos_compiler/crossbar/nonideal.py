@@ -130,6 +130,8 @@ class ArrayWires:
 
     wires: WireSpec
     exact: bool = True
+    r_on_ohm: float | None = None
+    """Resistance of the highest level; None takes the array's own."""
 
     def __post_init__(self) -> None:
         """Refuse wires whose current depends on which rows gate."""
@@ -298,7 +300,7 @@ def _perturb(
 def _through_wires(matrix: IntegerMatrix, g: Floats, model: ArrayWires) -> Floats:
     """Conductances that the drivers see, array by array; columns are cut at the array's width."""
     solve = effective_conductance if model.exact else first_order_conductance
-    r_on, width = matrix.spec.cell.r_on_ohm, matrix.spec.columns
+    r_on, width = model.r_on_ohm or matrix.spec.cell.r_on_ohm, matrix.spec.columns
     cuts = [g[:, :, i : i + width] for i in range(0, g.shape[2], width)]
     out = []
     for part in cuts:

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What arrays and converters do to one layer, as one figure: noise-to-signal at its output."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from enos_compiler.crossbar.calibrate import calibrate_steps, full_steps
+from enos_compiler.crossbar.integer import lossless_adc_bits
+from enos_compiler.crossbar.nonideal import NonIdealities
+from enos_compiler.crossbar.spec import CrossbarSpec
+from enos_compiler.evaluate.arrays import ArraySums, TermOnArrays, input_columns, terms_on_arrays
+from enos_compiler.evaluate.layers import ExactSums, Sums, layer_step, layer_terms
+from enos_compiler.ir.network import Layer
+from enos_compiler.semantics.operands import quantized
+
+
+def changes_nothing(spec: CrossbarSpec, errors: NonIdealities, taps: int, input_bits: int) -> bool:
+    """Whether an array gives every layer of so many taps its exact sums."""
+    if errors.names:
+        return False
+    return spec.adc.bits >= lossless_adc_bits(
+        min(taps, spec.read_rows),
+        cell_bits=spec.cell.bits,
+        digit_bits=min(spec.dac.digit_bits or input_bits, input_bits),
+        signed=spec.encoding == "differential" and spec.subtract_before_adc,
+    )
+
+
+def noise_to_signal(
+    layer: Layer,
+    spec: CrossbarSpec,
+    errors: NonIdealities,
+    codes: Tensor,
+    *,
+    clip: tuple[float, float] = (-np.inf, np.inf),
+    seed: int = 0,
+) -> float:
+    """Return the power of what an array changes in a layer's output over the output's power.
+
+    One device is drawn; its error is averaged over all outputs and inputs. Converter ranges are
+    set as a compilation sets them: full, or by these very codes.
+
+    Args:
+        layer: with the integers of the choice in question.
+        spec: the array.
+        errors: what is wrong with it.
+        codes: the layer's input, in the format that it reads.
+        clip: bounds of the activation behind the sum, real numbers.
+        seed: of the device.
+    """
+    terms = layer_terms(layer) or ()
+    fmt = quantized(layer).input_formats[0]
+    stored = [_set(t, layer, spec, codes) for t in terms_on_arrays(layer, spec)]
+    roots = np.random.SeedSequence(seed).spawn(len(terms))
+    noisy = [
+        ArraySums(term, product, layer.shape, errors, root)
+        for term, product, root in zip(stored, terms, roots, strict=True)
+    ]
+    exact = [ExactSums(product, layer.shape, fmt) for product in terms]
+
+    def output(sums: list[Sums]) -> Tensor:
+        with torch.inference_mode():
+            return layer_step(layer, terms, sums, None)(codes).clamp_(*clip)
+
+    ideal = output(list(exact))
+    power = float(ideal.double().square().mean())
+    if not power:
+        return 0.0
+    return float((output(list(noisy)) - ideal).double().square().mean()) / power
+
+
+def _set(term: TermOnArrays, layer: Layer, spec: CrossbarSpec, codes: Tensor) -> TermOnArrays:
+    """Return a term with its converters set."""
+    if spec.adc.range_mode == "max":
+        steps = [full_steps(m, term.input_bits) for m in term.matrices]
+    else:
+        columns = input_columns(term, layer, codes)
+        steps = [
+            np.array(calibrate_steps(m, columns[g], term.input_bits))[:, None]
+            for g, m in enumerate(term.matrices)
+        ]
+    return replace(term, steps=np.max(steps, axis=0))
