@@ -164,10 +164,10 @@ class Task:
     block: int
 
     @property
-    def turn(self) -> tuple[int, Setting, int]:
+    def turn(self) -> tuple[int, int, Setting]:
         """When it runs: all settings grow together, those with spread more slowly."""
-        late = NOISY_COST * self.block + 1 if self.setting.variation else self.block
-        return late, self.setting, self.device
+        late = NOISY_COST * self.block if self.setting.variation else self.block
+        return late, self.device, self.setting
 
 
 def tasks(blocks: int) -> list[Task]:

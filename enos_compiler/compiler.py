@@ -161,10 +161,14 @@ def compile_model(
     user: UserModel, target: Target, options: Options, hooks: Hooks | None = None
 ) -> Compiled:
     """Compile a loaded model: trace, passes, ONNX, checks, report."""
+    from enos_compiler.device_accuracy import require_evaluable
+
     hooks = hooks or Hooks()
     data = user.data()
     steps = parse_passes(options.pipeline(can_train=data is not None and data.train is not None))
     _require_whole(steps)
+    if options.evaluate:
+        require_evaluable(user, target)
     taken: list[PassRecord] = []
     with timed(taken, "trace"):
         network = trace(user, batch=options.batch)
@@ -256,6 +260,8 @@ def _finish(
         measure_accuracy,
         output_noise,
     )
+    from enos_compiler.device_accuracy import SECTION as DEVICES
+    from enos_compiler.device_accuracy import evaluate_on_devices
     from enos_compiler.evaluate.converters import without_converters
     from enos_compiler.export.onnx import export_onnx
     from enos_compiler.report.build import build_report
@@ -295,4 +301,12 @@ def _finish(
             noise = output_noise(network, canonical, images)
             sections = {"output-noise": noise} if noise else {}
             report["sections"] = {**report["sections"], **sections}
+    if options.evaluate:
+        hooks.say("evaluate: samples of the chip's crossbars")
+        with timed(taken, "evaluate"):
+            report["sections"] |= {
+                DEVICES: evaluate_on_devices(
+                    network, target, user, options, progress=hooks.progress
+                )
+            }
     return onnx, report

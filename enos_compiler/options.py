@@ -73,6 +73,12 @@ class Options:
     """How much of the result is compared with the reference; by default by size."""
     check_images: int = 64
     """Most inputs that the reference is run on."""
+    evaluate: bool = False
+    """Measure accuracy on samples of the chip's crossbars, with what is wrong with them."""
+    devices: int = 10
+    """Samples of the chip that are drawn."""
+    evaluate_images: int = 1000
+    """Most test inputs that each sample answers; 0 for all."""
     model_args: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -88,6 +94,8 @@ class Options:
             ("--finetune", self.finetune, 0),
             ("--front", self.front, 0),
             ("--check-images", self.check_images, 1),
+            ("--devices", self.devices, 2),
+            ("--evaluate-images", self.evaluate_images, 0),
             ("--seed", self.seed, 0),
         ):
             if value is not None and value < least:

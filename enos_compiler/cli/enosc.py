@@ -132,6 +132,21 @@ def _parser() -> argparse.ArgumentParser:
     )
     checking.add_argument("--check", metavar="LEVEL", help="full, sampled or none")
     checking.add_argument("--check-images", type=int, default=64, metavar="N")
+    checking.add_argument(
+        "--evaluate",
+        action="store_true",
+        help="accuracy on the test data, crossbars and their errors on, device by device",
+    )
+    checking.add_argument(
+        "--devices", type=int, default=10, metavar="N", help="samples of the chip (default 10)"
+    )
+    checking.add_argument(
+        "--evaluate-images",
+        type=int,
+        default=1000,
+        metavar="N",
+        help="test inputs per sample (default 1000, 0 for all)",
+    )
     add_output_options(parser)
     return parser
 
@@ -233,6 +248,9 @@ def _options(arguments: argparse.Namespace) -> Options:
         onnx_fidelity=arguments.onnx_fidelity,
         check=arguments.check,
         check_images=arguments.check_images,
+        evaluate=arguments.evaluate,
+        devices=arguments.devices,
+        evaluate_images=arguments.evaluate_images,
         model_args=key_values(arguments.model_arg, "--model-arg"),
     )
 

@@ -43,7 +43,7 @@ class DeviceStudy:
     answers: int
     """Images that every device answered."""
     saturation: Mapping[str, tuple[int, int]]
-    """By layer, conversions that clipped and conversions, on `saturation_inputs`."""
+    """By layer, conversions of the first device that clip, and all, on `saturation_inputs`."""
     saturation_inputs: int
     confidence: float = CONFIDENCE
 
@@ -138,13 +138,14 @@ def study_devices(
     wrong = {n: e for n, e in errors.items() if e.names and n in arrays}
     ideal_steps = device_steps(network, arrays)
     correct, answers = measure(CodeNetwork(network, ideal_steps))
-    saturation = count_saturation(network, ideal_steps, inputs)
+    saturation = {} if wrong else count_saturation(network, ideal_steps, inputs)
     samples = []
     if wrong:
         roots = np.random.SeedSequence(seed).spawn(devices)
         for index in track(range(devices)):
             steps = device_steps(network, arrays, wrong, roots[index])
             samples.append(measure(CodeNetwork(network, steps))[0] / answers)
+            saturation = saturation or count_saturation(network, steps, inputs)
     return DeviceStudy(correct / answers, tuple(samples), answers, saturation, len(inputs[0]))
 
 

@@ -51,6 +51,9 @@ def print_summary(report: Report, output: Path | None = None, file: IO[str] | No
         console.print()
         console.print(_layers(report, ascii_only=not _draws_blocks(console)))
         console.print()
+        if "devices" in report["sections"]:
+            console.print(_components(report))
+            console.print()
         console.print(_facts(report))
         for title, lines in (("Fell back", _fallbacks(report)), ("Refused", particular(report))):
             shown = list(lines)
@@ -152,6 +155,8 @@ def _fact_lines(report: Report) -> Iterator[tuple[str, str]]:
         change = f", {here / there - 1:+.1%}" if there else ""
         yield name, f"{text(here)} against {text(there)} of {baseline['name']}{change}"
     yield "accuracy", _accuracy(report)
+    if "devices" in report["sections"]:
+        yield "on devices", _on_devices(report["sections"]["devices"])
     if untrained := _untrained(report):
         yield "untrained", untrained
     if (budget := report["budget"]) is not None:
@@ -208,6 +213,44 @@ def _sampling(report: Report) -> Iterator[tuple[str, str]]:
         )
         for warning in found["warnings"]:
             yield "warning", f"{name}: {warning}"
+
+
+def _on_devices(found: Mapping[str, Any]) -> str:
+    """Return the accuracy on samples of the chip, its interval, and what it rests on."""
+    count, images = len(found["devices"]), found["images"]
+    names = sorted({name for wrong in found["nonidealities"].values() for name in wrong})
+    text = (
+        f"{found['accuracy']:.2%}, {found['confidence']:.0%} interval {found['low']:.2%} to "
+        f"{found['high']:.2%}, on {images:,} images"
+    )
+    layers = found["saturation"]["layers"].values()
+    conversions = sum(layer["conversions"] for layer in layers)
+    clipped = sum(layer["clipped"] for layer in layers)
+    if not found["nonidealities"]:
+        return f"{text}; no layer lies on a crossbar"
+    if count:
+        text += f" and {count} devices; {found['ideal']:.2%} with nothing wrong"
+    else:
+        text += "; the chip names nothing that is wrong with its devices"
+    if conversions:
+        text += f"; {clipped / conversions:.2%} of conversions clip"
+    return f"{text} ({', '.join(names)})" if names else text
+
+
+def _components(report: Report) -> Table:
+    """Return what each component of the chip spends on the layers."""
+    total_pj = report["totals"]["energy_pj"] or 1.0
+    spent: Counter[str] = Counter()
+    for layer in report["layers"]:
+        for name, energy in layer["components"].items():
+            spent[f"{layer['core']} {name}"] += energy
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    table.add_column("core and component", no_wrap=True)
+    table.add_column("energy", no_wrap=True, justify="right")
+    table.add_column("share", no_wrap=True, justify="right")
+    for name, energy in spent.most_common():
+        table.add_row(name, energy_text(energy), f"{energy / total_pj:.1%}")
+    return table
 
 
 def _untrained(report: Report) -> str:

@@ -27,7 +27,7 @@ TIERS: tuple[tuple[str, ...], ...] = (
     ("pass_text",),
     ("pipeline",),
     ("options",),
-    ("checks",),
+    ("checks", "device_accuracy"),
     ("compiler",),
     ("cli",),
 )
