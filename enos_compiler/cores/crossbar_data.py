@@ -109,4 +109,4 @@ def tile_requests(name: str, detail: Mapping[str, Any]) -> tuple[TileRequest, ..
 
 
 def _arrays_per_tile(matrix: Mapping[str, Any]) -> int:
-    return int(matrix["arrays"]) // sum(tile["count"] for tile in matrix["tiles"])
+    return int(matrix["arrays"]) // sum(int(tile["count"]) for tile in matrix["tiles"])

@@ -100,8 +100,9 @@ def read_kinds(
             ReadKind(1, input_bits - inputs_signed, False, "B"),
         )
     name = "A" if operator == "ef" else "sum"
-    reads = (ReadKind(0, 1, False, name), ReadKind(0, 1, False, name, -1))
-    reads = reads if inputs_signed or zero_point else reads[:1]
+    reads: tuple[ReadKind, ...] = (ReadKind(0, 1, False, name),)
+    if inputs_signed or zero_point:
+        reads = (*reads, ReadKind(0, 1, False, name, -1))
     return (*reads, ReadKind(1, input_bits, inputs_signed, "B")) if operator == "ef" else reads
 
 
@@ -118,7 +119,7 @@ def _row_values(operator: CrossbarOperator, kind: ReadKind, x: IntArray) -> IntA
         return x
     if operator == "mf":
         return np.sign(x) if kind.accumulator == "A" else np.abs(x)
-    return np.maximum(kind.sign * np.sign(x), 0)
+    return np.asarray(np.maximum(kind.sign * np.sign(x), 0))
 
 
 def operate(

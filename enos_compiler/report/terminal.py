@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from enos_compiler.ir.units import energy_text, time_text
+from enos_compiler.report.crossbars import crossbar_lines
 from enos_compiler.report.names import short_names
 from enos_compiler.report.refusals import not_offered, particular
 
@@ -167,6 +168,7 @@ def _fact_lines(report: Report) -> Iterator[tuple[str, str]]:
             f"{energy_text(budget['floor_pj'])}, slack {energy_text(budget['slack_pj'])}",
         )
     yield from _pricing_lines(report)
+    yield from crossbar_lines(report)
     if note := _batch_note(report):
         yield "batch", f"fixed at {report['batch']}: {note}"
     if lacking := not_offered(report):
