@@ -94,7 +94,8 @@ def read_events(placement: LayerPlacement, kind: ReadKind) -> tuple[dict[Crossba
     if matrix.form.offset:
         sums = 0 if spec.encoding == "unit_column" else shape.g * (shape.taps - 1)
         events["offset/add"] = sums + shape.g * shape.m
-    slots = min(spec.adc.columns_per_adc, matrix.columns_per_read)
+    converters = -(-spec.columns // spec.adc.columns_per_adc)
+    slots = -(-matrix.columns_per_read // converters)  # columns in use are spread over them
     per_read = digits * slots if spec.adc.per_digit else digits - 1 + slots
     return events, matrix.reads * per_read
 

@@ -113,6 +113,14 @@ def test_identities(layer: tuple[Any, ...]) -> None:
     assert shared.events == cost.events
 
 
+def test_columns_in_use_are_spread_over_the_converters() -> None:
+    """40 of 64 columns on 8 converters of 8 columns each take five turns, not eight."""
+    spec = CrossbarSpec(rows=16, columns=64, encoding="offset", adc=AdcSpec(columns_per_adc=8))
+    place = place_layer(spec, LayerShape(m=5, c=16), "mac", 8)
+    assert place.matrices[0].columns_per_read == 40
+    assert layer_cost(place, 8).cycles == 8 * 5
+
+
 def test_one_array_by_hand() -> None:
     """ISAAC's count: 128 columns x 16 input bits = 2048 conversions of one 128 x 128 array."""
     spec = CrossbarSpec(
