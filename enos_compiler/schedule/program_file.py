@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from enos_compiler.errors import FormatError
 from enos_compiler.ir import codec
-from enos_compiler.ir.executable import Executable, LayerKernel
+from enos_compiler.ir.executable import Executable
 from enos_compiler.ir.program import SCHEMA, Program
 
 PROGRAM_JSON = "program.json"
@@ -117,22 +117,8 @@ def _from_json(body: dict[str, Any], arrays: codec.Arrays, place: str) -> Execut
         body[kind] = [dict.fromkeys(_OWNERS) | row for row in rows]
     names = {f.name for f in fields(Program)}
     program = {name: body.pop(name) for name in names & set(body)}
-    executable: Executable = codec.decode({**body, "program": program}, Executable, arrays, place)
-    layers = {name: _widened(kernel) for name, kernel in executable.layers.items()}
-    return replace(executable, layers=layers)
-
-
-def _widened(kernel: LayerKernel) -> LayerKernel:
-    """Return a kernel whose integers have 64 bits again."""
-    quantized = kernel.quantized
-    tensors = {name: array.astype(np.int64) for name, array in quantized.tensors.items()}
-    wide = replace(
-        quantized,
-        tensors=tensors,
-        bias=quantized.bias.astype(np.int64),
-        unit_exponent=quantized.unit_exponent.astype(np.int64),
-    )
-    return replace(kernel, quantized=wide)
+    found: Executable = codec.decode({**body, "program": program}, Executable, arrays, place)
+    return found
 
 
 def _read_tensors(path: Path, expected: Any) -> codec.Arrays:
@@ -152,7 +138,7 @@ def _read_tensors(path: Path, expected: Any) -> codec.Arrays:
             remedy=_AGAIN,
         )
     try:
-        return dict(load(blob))
+        return {name: _widest(array) for name, array in load(blob).items()}
     except SafetensorError as error:
         raise FormatError(f"cannot be read: {error}", place=str(tensors)) from error
 
@@ -168,6 +154,11 @@ def _read_json(path: Path) -> dict[str, Any]:
     if schema != SCHEMA:
         raise FormatError(f"has schema {schema!r}; this version reads {SCHEMA}", place=str(path))
     return document  # type: ignore[no-any-return]  # a dict, or it would have no schema
+
+
+def _widest(array: NDArray[Any]) -> NDArray[Any]:
+    """Return integers with 64 bits again, as kernels compute with."""
+    return array if array.dtype.kind == "f" else array.astype(np.int64)
 
 
 def _narrowest(array: NDArray[Any]) -> NDArray[Any]:
