@@ -28,8 +28,10 @@ from enos_compiler.cores.base import CoreCost, Homes
 from enos_compiler.cores.crossbar_data import placement_data
 from enos_compiler.cores.crossbar_prices import area_um2, array_actions, price_list
 from enos_compiler.cores.crossbar_spec import CrossbarCoreSpec, SizeSpec
+from enos_compiler.cores.crossbar_work import crossbar_work
 from enos_compiler.cores.layerwork import layer_widths, operator_refusal, requantisation
 from enos_compiler.cores.memory import Array, Chip, Traffic
+from enos_compiler.cores.steps import work_cycles
 from enos_compiler.cores.tiles import PositionTile, inputs_by_tiles, stored_extent
 from enos_compiler.crossbar.events import layer_cost
 from enos_compiler.crossbar.nonideal import NonIdealities
@@ -258,8 +260,7 @@ class CrossbarCore:
             copies=copies,
             rounds=rounds,
         )
-        traffic = Traffic(self.chip)
-        events = self._inputs(shape, choice, homes, traffic)
+        fetched, events = self._inputs(shape, choice)
         port = events[self.input_buffer.read] + events[self.input_buffer.write]
         _, sum_bits = accumulators(choice.operator, choice.bits, shape.taps)
         events.update(
@@ -268,35 +269,54 @@ class CrossbarCore:
             )
         )
         events.update(requantisation(self.name, layer, choice))
-        output_bits = homes.output_bits or choice.bits.output
-        traffic.write(homes.output.memory, shape.volume("Outputs"), output_bits)
-        events.update(traffic.events)
+        before, programming, bits = self._weights(placement, choice, found.programming)
         slot = self.spec.converters.conversion_ns.value / self.chip.clock_ns
+        work = crossbar_work(
+            shape,
+            choice,
+            homes,
+            self.chip,
+            fetched=fetched,
+            compute_cycles=max(ceil(found.cycles * slot), port),
+            reloaded_bits=bits,
+            writing_cycles=before.cycles,
+        )
+        events.update(before.events)
+        for transfer in (*work.loads, *work.stores):
+            if transfer.tensor != "Weights":  # what comes before has booked them
+                events[transfer.action] += transfer.count
         inference = Cost(
             events=_sorted(events),
-            cycles=max(ceil(found.cycles * slot), port, traffic.cycles),
+            cycles=work_cycles(shape, work),
             clock_ns=self.chip.clock_ns,
             area_um2=self.area_um2(),
         )
-        written = self._writing(found.programming["cell/program"])
         detail = placement_data(
             placement, reads, copies=copies, rounds=rounds, resident=not _reloads(choice)
         )
+        return CoreCost(inference, programming, {**detail, "work": work.as_detail()})
+
+    def _weights(
+        self, placement: LayerPlacement, choice: Choice, written: Mapping[str, int]
+    ) -> tuple[Cost, Cost, int]:
+        """Return the cost of writing weights before each inference, and once for many of them.
+
+        The third part is the bits of a weight that comes from DRAM in every inference, 0 for none.
+        """
+        writing = self._writing(written["cell/program"])
         if not _reloads(choice):
-            return CoreCost(inference, self._with_weights(placement, written), detail)
+            return Cost(), self._with_weights(placement, writing), 0
         if STAGED in choice.options and self.weight_memory is not None:
             words = self._words(placement)
-            read = self._beside(written, {self.weight_memory.read: words}, words)
+            read = self._beside(writing, {self.weight_memory.read: words}, words)
             kept = self._beside(
-                Cost(clock_ns=written.clock_ns), {self.weight_memory.write: words}, words
+                Cost(clock_ns=writing.clock_ns), {self.weight_memory.write: words}, words
             )
-            return CoreCost(inference + read, self._with_weights(placement, kept), detail)
-        return CoreCost(inference + self._with_weights(placement, written), Cost(), detail)
+            return read, self._with_weights(placement, kept), 0
+        return self._with_weights(placement, writing), Cost(), _weight_bits(placement)
 
-    def _inputs(
-        self, shape: LayerShape, choice: Choice, homes: Homes, traffic: Traffic
-    ) -> Counter[Action]:
-        """Return the events that bring inputs to the row registers.
+    def _inputs(self, shape: LayerShape, choice: Choice) -> tuple[int, Counter[Action]]:
+        """Return the elements that come from their home, and the events on to the row registers.
 
         The window of kernel rows slides in the input buffer where it fits, and each input comes
         from its home once; else every output row fetches its kernel rows anew. Per position only
@@ -308,12 +328,11 @@ class CrossbarCore:
         window = channels * ((shape.r - 1) * shape.dilation[0] + 1) * width
         whole = inputs_by_tiles(shape, PositionTile(shape.n, shape.p, shape.q))
         by_rows = inputs_by_tiles(shape, PositionTile(1, 1, shape.q))
-        fetched = whole if self.input_buffer.holds(window, bits) else by_rows
-        traffic.read(homes.inputs[0].memory, channels * fetched, bits)
+        fetched = channels * (whole if self.input_buffer.holds(window, bits) else by_rows)
         events: Counter[Action] = Counter()
-        events[self.input_buffer.write] += self.input_buffer.words(channels * fetched, bits)
+        events[self.input_buffer.write] += self.input_buffer.words(fetched, bits)
         events[self.input_buffer.read] += self.input_buffer.words(channels * by_rows, bits)
-        return events
+        return fetched, events
 
     def _writing(self, written: int) -> Cost:
         """Return the cost of writing every cell in use."""

@@ -22,6 +22,7 @@ weight_cells       cells that hold weights
 diagonal_waste     cells inside the rectangles that groups cannot share
 cells              cells of all arrays
 utilisation        weight_cells / cells
+work               what each step loads, computes and stores, see `cores.steps`
 """
 
 from __future__ import annotations

@@ -42,6 +42,8 @@ class LayerKernel:
     quantized: QuantizedLayer
     programmed_by: str | None = None
     """The layer whose set-up writes the resident weights; None where they come anew."""
+    weights: str | None = None
+    """The buffer that weights are loaded from. Kernels hold their integers; its words count."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

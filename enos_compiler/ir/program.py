@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from enos_compiler.ir.cost import Action
+from enos_compiler.ir.shape import Dim
 
 SCHEMA = "enos-program/1"
 
@@ -65,6 +66,10 @@ class Instruction:
     """The vector operation that the host executes."""
     programs: str | None = None
     """The layer whose weights a `program-weights` instruction writes."""
+    step: int | None = None
+    """Which part of its layer it loads, computes or stores; None where it does all of it."""
+    ranges: Mapping[Dim, tuple[int, int]] = field(default_factory=dict)
+    """What its step covers of the layer's dimensions, first and end; all of those left out."""
     reads: tuple[str, ...] = ()
     writes: tuple[str, ...] = ()
     after: tuple[str, ...] = ()

@@ -6,12 +6,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from enos_compiler.cores.accounting import Items, Totals, energy_pj, itemise, totals
 from enos_compiler.ir.choice import Choice
 from enos_compiler.ir.network import Layer, Network
-from enos_compiler.ir.program import Instruction, Program
+from enos_compiler.ir.program import Program
 from enos_compiler.report.roofline import roofline
 from enos_compiler.report.timeline import timeline
 from enos_compiler.report.topology import topology
@@ -30,6 +30,13 @@ TIMELINE = "timeline"
 """Section with what each resource does when."""
 ROOFLINE = "roofline"
 """Section with bandwidths, traffic and peaks."""
+
+
+class Span(NamedTuple):
+    """A stretch of time."""
+
+    start_ns: float
+    end_ns: float
 
 
 def build_report(
@@ -147,11 +154,11 @@ def _budget(network: Network, spent: Totals) -> dict[str, Any] | None:
 
 
 def _layers(network: Network, items: Items, target: Target) -> list[dict[str, Any]]:
-    when = _instructions(network, "layer")
+    when = _spans(network)
     return [_layer(network.layers[name], items, target, when[name]) for name in items.layers]
 
 
-def _layer(layer: Layer, items: Items, target: Target, when: Instruction) -> dict[str, Any]:
+def _layer(layer: Layer, items: Items, target: Target, when: Span) -> dict[str, Any]:
     choice = layer.choice
     if choice is None:
         raise ValueError(f"layer {layer.name} is not assigned")
@@ -190,10 +197,14 @@ def _operation(network: Network, name: str, items: Items, target: Target) -> dic
     }
 
 
-def _instructions(network: Network, owner: str) -> dict[str, Instruction]:
-    """Return the instructions that have such an owner, by its name."""
-    instructions = network.program.instructions if network.program else ()
-    return {name: i for i in instructions if (name := getattr(i, owner)) is not None}
+def _spans(network: Network) -> dict[str, Span]:
+    """Return from when to when each layer runs, ns, over all of its instructions."""
+    found: dict[str, Span] = {}
+    for one in network.program.instructions if network.program else ():
+        if one.layer is not None:
+            seen = found.get(one.layer, Span(one.start_ns, one.end_ns))
+            found[one.layer] = Span(min(seen.start_ns, one.start_ns), max(seen.end_ns, one.end_ns))
+    return found
 
 
 def _offers(network: Network, target: Target) -> dict[str, list[str]]:

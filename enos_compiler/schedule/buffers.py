@@ -12,11 +12,11 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from enos_compiler.cores.accounting import EdgeItem
+from enos_compiler.cores.accounting import EdgeItem, layer_of_programming
 from enos_compiler.cores.edges import INDEX_BITS
 from enos_compiler.cores.homes import root_of
 from enos_compiler.errors import PassError
-from enos_compiler.ir.network import Network, Value
+from enos_compiler.ir.network import Layer, Network, Value
 from enos_compiler.ir.packing import packed_bytes
 from enos_compiler.ir.program import Buffer, Memory
 from enos_compiler.semantics.widths import SUM_BITS, is_coded, leaves_as_sums, stored_bits
@@ -77,6 +77,33 @@ def allocate(
             copy = _copy(buffers[edge.value], edge, memories)
             buffers[copy.name] = copy
     return buffers
+
+
+def weights_name(network: Network, layer: Layer) -> str | None:
+    """Return the name of the buffer that a layer's weights come from; None where none does.
+
+    Layers that share weights share it; weights that stay in a core are there already.
+    """
+    if layer.shape.activation_product or layer_of_programming(network, layer) is not None:
+        return None
+    return f"{layer.tie}.weights"
+
+
+def place_weights(
+    network: Network, buffers: dict[str, Buffer], memory: str, memories: Mapping[str, Memory]
+) -> None:
+    """Add the buffers of weights that are loaded in every inference, behind all values."""
+    free = max(
+        (b.address + b.size_bytes for b in buffers.values() if b.memory == memory), default=0
+    )
+    for layer in network.layers.values():
+        name = weights_name(network, layer)
+        if name is None or name in buffers or layer.choice is None:
+            continue
+        elements, bits = layer.shape.volume("Weights"), layer.choice.bits.weight
+        size = packed_bytes(elements, bits, memories[memory].word_bits)
+        buffers[name] = Buffer(name, memory, free, size, elements, bits)
+        free += size
 
 
 def _copy(whole: Buffer, edge: EdgeItem, memories: Mapping[str, Memory]) -> Buffer:

@@ -9,7 +9,7 @@ from enos_compiler.cores.accounting import layer_of_programming
 from enos_compiler.cores.homes import is_view
 from enos_compiler.ir.executable import Executable, LayerKernel, StoredValue, VectorKernel
 from enos_compiler.ir.network import Layer, Network, Value, Vector
-from enos_compiler.schedule.buffers import copy_name
+from enos_compiler.schedule.buffers import copy_name, weights_name
 from enos_compiler.semantics.operands import (
     attributes_of,
     constants,
@@ -93,6 +93,7 @@ def _layer(network: Network, layer: Layer) -> LayerKernel:
         choice=layer.choice,
         quantized=quantized(layer),
         programmed_by=layer_of_programming(network, layer),
+        weights=weights_name(network, layer),
     )
 
 

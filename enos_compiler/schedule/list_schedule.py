@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import heapq
 from collections import defaultdict
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from fractions import Fraction
 from math import ceil
 from typing import TYPE_CHECKING, Literal
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Literal
 from enos_compiler.cores.accounting import Items, itemise
 from enos_compiler.ir.network import Network
 from enos_compiler.ir.program import Instruction, Program
+from enos_compiler.schedule.blocks import PLACES, Block, Part, block_of
 from enos_compiler.schedule.tasks import Task, TaskGraph, inference_tasks, memories_of, set_up_tasks
 
 if TYPE_CHECKING:
@@ -40,11 +41,13 @@ def schedule_network(network: Network, target: Target) -> tuple[Program, Timing]
     items = itemise(network, target)
     graph = inference_tasks(network, target, items)
     timing = time_tasks(graph)
+    instructions = _instructions(graph, timing)
     set_up = _set_up(network, items)
+    used = (one.resource for one in (*instructions, *set_up))
     program = Program(
-        resources=tuple(dict.fromkeys((*graph.resources(), *(i.resource for i in set_up)))),
+        resources=tuple(dict.fromkeys(used)),
         buffers=tuple(graph.buffers.values()),
-        instructions=_instructions(graph, timing),
+        instructions=instructions,
         memories=memories_of(target),
         clock_ns=target.clock_ns,
         setup=set_up,
@@ -55,14 +58,19 @@ def schedule_network(network: Network, target: Target) -> tuple[Program, Timing]
 
 def lower_bound(graph: TaskGraph) -> Fraction:
     """Return the larger of the critical path and the busiest resource's work, in ns."""
-    paths = graph.critical_path().values()
-    return max((*paths, *graph.work().values()), default=Fraction(0))
+    work: dict[str, Fraction] = defaultdict(Fraction)
+    for task in graph.tasks.values():
+        clock = Fraction(str(task.cost.clock_ns))
+        for part in block_of(task).parts:
+            work[part.resource] += part.cycles * clock
+    return max((*graph.critical_path().values(), *work.values()), default=Fraction(0))
 
 
 def time_tasks(graph: TaskGraph) -> Timing:
     """Return the shorter of two list schedules: by critical path, and by execution order.
 
-    The first wins a tie, and within one rule the task that comes first in execution order does.
+    Each is tightened (see `tighten`). The first wins a tie, and within one rule the task that comes
+    first in execution order does.
     """
     order = {name: i for i, name in enumerate(graph.tasks)}
     urgent = {name: -length for name, length in graph.critical_path().items()}
@@ -73,6 +81,7 @@ def time_tasks(graph: TaskGraph) -> Timing:
     timings = []
     for rule, priority in rules.items():
         start = list_schedule(graph, {n: (priority[n], order[n]) for n in graph.tasks})
+        start = tighten(graph, start)
         ends = (start[n] + graph.tasks[n].duration for n in start)
         timings.append(Timing(start, max(ends, default=Fraction(0)), rule))
     return min(timings, key=lambda timing: timing.makespan)
@@ -118,6 +127,53 @@ def list_schedule(
     return start
 
 
+def tighten(graph: TaskGraph, start: Mapping[str, Fraction]) -> dict[str, Fraction]:
+    """Return starts at which every task begins as early as it can behind those before it.
+
+    Tasks keep their order. A layer may begin to load while the one before it on the core still
+    stores: its instructions keep clear of those on the same resources, and of the places of the
+    last steps. So no task starts later than before.
+    """
+    order = {name: i for i, name in enumerate(graph.tasks)}
+    end: dict[str, Fraction] = {}
+    found: dict[str, Fraction] = {}
+    free: dict[str, Fraction] = defaultdict(Fraction)
+    places: dict[str, _Places] = defaultdict(_Places)
+    for name in sorted(start, key=lambda n: (start[n], order[n])):
+        task, clock = graph.tasks[name], Fraction(str(graph.tasks[name].cost.clock_ns))
+        block, held = block_of(task), places[task.resource]
+        limits = [end[other] for other in graph.graph.predecessors(name)]
+        limits += [free[r] - begin * clock for r, begin in block.first_uses.items()]
+        limits += held.limits(block, clock)
+        begin = max((Fraction(0), *limits))
+        found[name], end[name] = begin, begin + task.duration
+        for resource, last in block.last_uses.items():
+            free[resource] = max(free[resource], begin + last * clock)
+        held.take(block, begin, clock)
+    return found
+
+
+@dataclass(slots=True)
+class _Places:
+    """When the places of a core's last steps are free: of operands and of results."""
+
+    operands: list[Fraction] = field(default_factory=list)
+    results: list[Fraction] = field(default_factory=list)
+
+    def limits(self, block: Block, clock: Fraction) -> Iterator[Fraction]:
+        """Yield starts before which a block would need a place that is taken."""
+        for i, (load, compute, _) in enumerate(block.steps[:PLACES]):
+            if i < len(self.operands):
+                yield self.operands[i] - load.begin * clock
+                yield self.results[i] - compute.begin * clock
+
+    def take(self, block: Block, begin: Fraction, clock: Fraction) -> None:
+        """Note the steps of a block that begins then."""
+        for _, compute, store in block.steps:
+            self.operands = [*self.operands, begin + compute.end * clock][-PLACES:]
+            self.results = [*self.results, begin + store.end * clock][-PLACES:]
+
+
 def _set_up(network: Network, items: Items) -> tuple[Instruction, ...]:
     graph = set_up_tasks(network, items)
     return _instructions(graph, time_tasks(graph))
@@ -125,26 +181,35 @@ def _set_up(network: Network, items: Items) -> tuple[Instruction, ...]:
 
 def _instructions(graph: TaskGraph, timing: Timing) -> tuple[Instruction, ...]:
     """Return the instructions by start, then by execution order."""
-    order = {name: i for i, name in enumerate(graph.tasks)}
-    names = sorted(graph.tasks, key=lambda n: (timing.start[n], order[n]))
-    return tuple(
-        _instruction(graph.tasks[n], timing.start[n], sorted(graph.graph.predecessors(n)))
-        for n in names
-    )
+    blocks = {name: block_of(task) for name, task in graph.tasks.items()}
+    found: list[tuple[int, Instruction]] = []
+    for name, task in graph.tasks.items():
+        clock = Fraction(str(task.cost.clock_ns))
+        start = ceil(timing.start[name] / clock)
+        before = sorted(blocks[other].last.id for other in graph.graph.predecessors(name))
+        for i, part in enumerate(blocks[name].parts):
+            waits = (*part.after, *(before if i == 0 else ()))
+            found.append((start + part.begin, _instruction(task, part, start, clock, waits)))
+    found.sort(key=lambda pair: pair[0])
+    return tuple(instruction for _, instruction in found)
 
 
-def _instruction(task: Task, start: Fraction, after: list[str]) -> Instruction:
+def _instruction(
+    task: Task, part: Part, start: int, clock: Fraction, after: tuple[str, ...]
+) -> Instruction:
     return Instruction(
-        id=task.id,
-        resource=task.resource,
-        op=task.op,
-        start_ns=float(start),
-        end_ns=float(start + task.duration),
-        start_cycle=ceil(start / Fraction(str(task.cost.clock_ns))),
-        cycles=task.cost.cycles,
-        reads=task.reads,
-        writes=task.writes,
-        after=tuple(after),
-        events=dict(sorted(task.cost.events.items())),
+        id=part.id,
+        resource=part.resource,
+        op=part.op,
+        start_ns=float((start + part.begin) * clock),
+        end_ns=float((start + part.end) * clock),
+        start_cycle=start + part.begin,
+        cycles=part.cycles,
+        step=part.step,
+        ranges=part.ranges,
+        reads=part.reads,
+        writes=part.writes,
+        after=after,
+        events=part.events,
         **task.owner,
     )

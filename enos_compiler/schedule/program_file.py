@@ -25,7 +25,11 @@ from enos_compiler.ir.program import SCHEMA, Program
 PROGRAM_JSON = "program.json"
 PROGRAM_TENSORS = "program.safetensors"
 
-_OWNERS = ("layer", "edge", "vector", "host", "programs")
+_OPTIONAL: dict[str, Any] = {
+    **dict.fromkeys(("layer", "edge", "vector", "host", "programs", "step")),
+    "ranges": {},
+}
+"""What an instruction may lack, and what that stands for."""
 _TYPES = (np.int8, np.int16, np.int32, np.int64)
 _AGAIN = "compile again"
 
@@ -99,11 +103,11 @@ def read_program(path: Path) -> ProgramFile:
 
 
 def _program_to_json(program: Program) -> dict[str, Any]:
-    """Return the program's JSON form; owners that an instruction lacks are left out."""
+    """Return the program's JSON form; what an instruction may lack is left out."""
     body: dict[str, Any] = codec.encode(program, {})
     for kind in ("instructions", "setup"):
         body[kind] = [
-            {k: v for k, v in row.items() if v is not None or k not in _OWNERS}
+            {k: v for k, v in row.items() if k not in _OPTIONAL or v != _OPTIONAL[k]}
             for row in body[kind]
         ]
     return body
@@ -114,7 +118,7 @@ def _from_json(body: dict[str, Any], arrays: codec.Arrays, place: str) -> Execut
         rows = body.get(kind)
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
             raise FormatError(f"has no list of {kind}", place=place, remedy=_AGAIN)
-        body[kind] = [dict.fromkeys(_OWNERS) | row for row in rows]
+        body[kind] = [_OPTIONAL | row for row in rows]
     names = {f.name for f in fields(Program)}
     program = {name: body.pop(name) for name in names & set(body)}
     found: Executable = codec.decode({**body, "program": program}, Executable, arrays, place)

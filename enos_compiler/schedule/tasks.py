@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
@@ -12,10 +12,12 @@ import networkx as nx
 
 from enos_compiler.cores.accounting import EdgeItem, Items, duration, executing_core
 from enos_compiler.cores.homes import is_view
+from enos_compiler.cores.layer_costs import cost_of
+from enos_compiler.cores.steps import LayerWork, Step, layer_steps
 from enos_compiler.ir.cost import Cost
 from enos_compiler.ir.network import Layer, Network, Vector
 from enos_compiler.ir.program import Buffer, Memory, OpCode
-from enos_compiler.schedule.buffers import Hazards, allocate, copy_name
+from enos_compiler.schedule.buffers import Hazards, allocate, copy_name, place_weights, weights_name
 
 if TYPE_CHECKING:
     from enos_compiler.cores.target import Target
@@ -33,6 +35,10 @@ class Task:
     """Whose events these are: one of layer, edge, vector, host, programs, and its name."""
     reads: tuple[str, ...] = ()
     writes: tuple[str, ...] = ()
+    steps: tuple[Step, ...] = ()
+    """Of a layer that runs in steps; its cost's cycles are those of their pipeline."""
+    one_port: bool = False
+    """Whether its steps load and store through one port."""
 
     @property
     def duration(self) -> Fraction:
@@ -49,7 +55,7 @@ class TaskGraph:
     buffers: dict[str, Buffer] = field(default_factory=dict)
 
     def resources(self) -> tuple[str, ...]:
-        """Return the resources in the order of their first task."""
+        """Return what tasks occupy as a whole, in the order of the first task on each."""
         return tuple(dict.fromkeys(task.resource for task in self.tasks.values()))
 
     def critical_path(self) -> dict[str, Fraction]:
@@ -60,13 +66,6 @@ class TaskGraph:
             length[name] = self.tasks[name].duration + behind
         return length
 
-    def work(self) -> dict[str, Fraction]:
-        """Return the busy time of each resource."""
-        busy = dict.fromkeys(self.resources(), Fraction(0))
-        for task in self.tasks.values():
-            busy[task.resource] += task.duration
-        return busy
-
 
 def inference_tasks(network: Network, target: Target, items: Items) -> TaskGraph:
     """Return the task graph of one inference.
@@ -75,7 +74,9 @@ def inference_tasks(network: Network, target: Target, items: Items) -> TaskGraph
     earlier access to addresses that overlap what it reads or writes. An operation that leaves its
     codes where they are, for nothing, is no task: who reads its output waits for what it read.
     """
-    found = TaskGraph(buffers=allocate(network, items.edges, memories_of(target)))
+    memories = memories_of(target)
+    found = TaskGraph(buffers=allocate(network, items.edges, memories))
+    place_weights(network, found.buffers, target.chip.dram, memories)
     hazards = Hazards(found.buffers)
     into: dict[str, list[EdgeItem]] = {}
     for edge in items.edges:
@@ -89,7 +90,7 @@ def inference_tasks(network: Network, target: Target, items: Items) -> TaskGraph
             edge.value: copy_name(edge.value, edge.consumer) for edge in edges if edge.narrows
         }
         reads = tuple(copies.get(v, v) for v in dict.fromkeys(node.inputs))
-        task = _node_task(network, node, items, reads)
+        task = _node_task(network, node, target, items, reads)
         handed = tuple(_edge_id(edge) for edge in edges)
         if _does_nothing(network, node, task.cost):
             made[node.output] = (*_producers(reads, made), *handed)
@@ -163,14 +164,38 @@ def _edge_task(edge: EdgeItem, target: Target) -> Task:
     )
 
 
+def _layer_task(
+    network: Network, layer: Layer, target: Target, cost: Cost, reads: tuple[str, ...]
+) -> Task:
+    if layer.choice is None:
+        raise ValueError(f"layer {layer.name} is not assigned")
+    whole = Task(
+        id=f"layer:{layer.name}",
+        resource=layer.choice.core,
+        op="compute",
+        cost=cost,
+        owner={"layer": layer.name},
+        reads=reads,
+        writes=(layer.output,),
+    )
+    told = cost_of(network, layer, layer.choice, target).detail.get("work")
+    if told is None:
+        return whole
+    work = LayerWork.from_detail(told)
+    steps = layer_steps(layer.shape, work, cost.events)
+    weights = weights_name(network, layer)
+    reads = (*reads, weights) if weights else reads
+    return replace(whole, reads=reads, steps=steps, one_port=work.one_port)
+
+
 def _node_task(
-    network: Network, node: Layer | Vector, items: Items, reads: tuple[str, ...]
+    network: Network, node: Layer | Vector, target: Target, items: Items, reads: tuple[str, ...]
 ) -> Task:
     core = executing_core(network, node.name)
     op: OpCode
     if isinstance(node, Layer):
-        op, kind, cost = "compute", "layer", items.layers[node.name]
-    elif node.name in items.host:
+        return _layer_task(network, node, target, items.layers[node.name], reads)
+    if node.name in items.host:
         op, kind, cost = "host", "host", items.host[node.name]
     else:
         op, kind, cost = "vector", "vector", items.vectors[node.name]

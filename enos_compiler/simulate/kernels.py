@@ -13,7 +13,7 @@ from enos_compiler.ir.executable import LayerKernel, StoredValue, VectorKernel
 from enos_compiler.ir.formats import IntArray, ValueFormat
 from enos_compiler.ir.network import Layer
 from enos_compiler.semantics.quantizer import quantize_codes, requantize
-from enos_compiler.semantics.reference import channel_axis, layer_total
+from enos_compiler.semantics.reference import channel_axis
 from enos_compiler.semantics.registry import vector_op
 
 Array = NDArray[Any]
@@ -33,23 +33,18 @@ def as_layer(kernel: LayerKernel) -> Layer:
     )
 
 
-def layer_codes(layer: Layer, operands: tuple[IntArray, ...], output: StoredValue) -> IntArray:
-    """Return what a layer stores: codes, or its sums where they leave the network.
-
-    Raises:
-        ReplayError: a sum leaves 32 bits.
-    """
-    return stored_total(layer, layer_total(layer, operands), output)
-
-
 def stored_total(layer: Layer, total: IntArray, output: StoredValue) -> IntArray:
     """Return the codes of a total, or itself where it leaves the network as 32-bit sums.
 
     Raises:
         ReplayError: a sum leaves 32 bits.
     """
+    return stored_sums(total, units(layer, total.ndim), output)
+
+
+def stored_sums(total: IntArray, unit: IntArray, output: StoredValue) -> IntArray:
+    """Return the codes of sums in units of 2**unit; arguments and errors as `stored_total`."""
     if output.format is not None:
-        unit = _units(layer, total.ndim)
         return requantize(total, unit, output.format)
     if total.size and not _INT32.min <= total.min() <= total.max() <= _INT32.max:
         raise ReplayError("a sum that leaves the network does not fit 32 bits")
@@ -58,11 +53,12 @@ def stored_total(layer: Layer, total: IntArray, output: StoredValue) -> IntArray
 
 def real_sums(layer: Layer, total: IntArray) -> Array:
     """Return the real numbers of sums that leave the network, float32."""
-    unit = _units(layer, total.ndim).astype(np.int32)
+    unit = units(layer, total.ndim).astype(np.int32)
     return np.ldexp(total.astype(np.float64), unit).astype(np.float32)
 
 
-def _units(layer: Layer, rank: int) -> IntArray:
+def units(layer: Layer, rank: int) -> IntArray:
+    """Return the unit exponents of a layer's sums, to broadcast against a total of that rank."""
     quantized = layer.quantized
     if quantized is None:
         raise ReplayError("has no integers", place=f"layer {layer.name}")

@@ -75,6 +75,7 @@ class Store:
         self.buffers = {buffer.name: buffer for buffer in program.buffers}
         self._bytes = {name: _room(name, program) for name in program.memories}
         self._written: dict[str, NDArray[np.bool_]] = {}
+        self._unpacked: dict[str, IntArray] = {}
 
     def write(self, name: str, codes: IntArray, where: Any = ..., *, shape: Any = None) -> None:
         """Write codes into a buffer; `where` indexes its elements in `shape`, all by default.
@@ -87,6 +88,7 @@ class Store:
         _check_width(buffer, codes)
         shape = codes.shape if shape is None else shape
         self._written[name].reshape(shape)[where] = True
+        self._unpacked.pop(name, None)
         data, word_bits = self._slice(buffer), self.memories[buffer.memory].word_bits
         if buffer.bits == 8 and word_bits % 8 == 0:
             data[: buffer.elements].reshape(shape)[where] = codes.astype(np.uint8)
@@ -95,36 +97,44 @@ class Store:
         whole.reshape(shape)[where] = codes
         data[:] = pack(whole, buffer.bits, word_bits)
 
-    def read(self, name: str, shape: tuple[int, ...], *, signed: bool) -> IntArray:
-        """Return the codes of a buffer.
+    def read(
+        self, name: str, shape: tuple[int, ...], where: Any = ..., *, signed: bool
+    ) -> IntArray:
+        """Return codes of a buffer, those that `where` indexes in `shape`; not to be changed.
 
         Raises:
-            ReplayError: not all of it has been written, or other values have been written over it.
+            ReplayError: some have not been written, or other values have been written over them.
         """
-        self.require(name)
+        self._require(name, shape, where)
         buffer = self.buffers[name]
-        word_bits = self.memories[buffer.memory].word_bits
-        flat = unpack(self._slice(buffer), buffer.elements, buffer.bits, word_bits, signed=signed)
-        return flat.reshape(shape)
-
-    def require(self, name: str, where: Any = ..., *, shape: Any = None) -> None:
-        """Refuse to read elements that are not there.
-
-        Raises:
-            ReplayError: they were never written, or have been overwritten.
-        """
-        written = self._written.get(name)
-        buffer = self.buffers[name]
-        if written is None:
-            raise ReplayError(
-                f"reads {name} at {buffer.memory}[{buffer.address}], which is not written yet or "
-                "overwritten by now"
+        if name not in self._unpacked:
+            word_bits = self.memories[buffer.memory].word_bits
+            self._unpacked[name] = unpack(
+                self._slice(buffer), buffer.elements, buffer.bits, word_bits, signed=signed
             )
-        part = (written if shape is None else written.reshape(shape))[where]
+        found: IntArray = self._unpacked[name].reshape(shape)[where]
+        return found
+
+    def place(self, name: str) -> None:
+        """Note that a buffer's content is there from the start."""
+        self._take(self.buffers[name])
+        self._written[name][...] = True
+
+    def written(self, name: str) -> NDArray[np.bool_]:
+        """Return which elements of a buffer are there, flat; none where it is overwritten."""
+        found = self._written.get(name)
+        return np.zeros(self.buffers[name].elements, np.bool_) if found is None else found
+
+    def _require(self, name: str, shape: tuple[int, ...], where: Any) -> None:
+        buffer = self.buffers[name]
+        place = f"{name} at {buffer.memory}[{buffer.address}]"
+        if name not in self._written:
+            raise ReplayError(f"reads {place}, which is not written yet or overwritten by now")
+        part = self._written[name].reshape(shape)[where]
         if not part.all():
+            missing = int(part.size - part.sum())
             raise ReplayError(
-                f"reads {name} at {buffer.memory}[{buffer.address}], of which "
-                f"{int(part.size - part.sum())} of {part.size} elements are not written yet"
+                f"reads {place}, of which {missing} of {part.size} elements are not written yet"
             )
 
     def _take(self, buffer: Buffer) -> None:
@@ -137,6 +147,7 @@ class Store:
             apart = its.address >= end or its.address + its.size_bytes <= buffer.address
             if its.memory == buffer.memory and not apart:
                 del self._written[other]
+                self._unpacked.pop(other, None)
         self._written[buffer.name] = np.zeros(buffer.elements, np.bool_)
 
     def _slice(self, buffer: Buffer) -> Bytes:

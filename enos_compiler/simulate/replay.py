@@ -18,21 +18,23 @@ from numpy.typing import NDArray
 
 from enos_compiler.errors import EnosError, ReplayError
 from enos_compiler.ir.cost import Action
-from enos_compiler.ir.executable import Executable, VectorKernel
+from enos_compiler.ir.executable import Executable, LayerKernel, VectorKernel
 from enos_compiler.ir.formats import IntArray
 from enos_compiler.ir.network import Layer
 from enos_compiler.ir.packing import words
 from enos_compiler.ir.program import Instruction
 from enos_compiler.semantics.movement import SELECTING
 from enos_compiler.semantics.quantizer import dequantize
+from enos_compiler.semantics.reference import layer_total
 from enos_compiler.simulate.kernels import (
     as_layer,
     in_format,
     input_codes,
-    layer_codes,
     real_sums,
+    stored_total,
     vector_codes,
 )
+from enos_compiler.simulate.layers import Cores, Level
 from enos_compiler.simulate.memory import Store
 from enos_compiler.simulate.rules import OWNERS, check_program, describe, refuse
 
@@ -65,12 +67,13 @@ class Replay:
         return dict(sorted(total.items()))
 
 
-def replay(executable: Executable, inputs: tuple[Array, ...]) -> Replay:
+def replay(executable: Executable, inputs: tuple[Array, ...], *, level: Level = "full") -> Replay:
     """Run a program on one input batch of the compiled size, or on several of them in turn.
 
     Args:
         executable: the program.
         inputs: real numbers (or indices) in the order of the program's inputs.
+        level: which steps of a layer are computed on their own; all rules are checked in any case.
 
     Raises:
         ReplayError: the program breaks a rule; names the instruction.
@@ -78,7 +81,7 @@ def replay(executable: Executable, inputs: tuple[Array, ...]) -> Replay:
     """
     check_program(executable)
     parts = _batches(executable, inputs)
-    runs = [_Run(executable) for _ in parts]
+    runs = [_Run(executable, level) for _ in parts]
     outputs = [run.run(part) for run, part in zip(runs, parts, strict=True)]
     joined = tuple(np.concatenate(arrays) for arrays in zip(*outputs, strict=True))
     count = len(inputs[0]) if executable.batch_is_symbolic else None
@@ -144,8 +147,9 @@ class _Run:
     """One inference."""
 
     executable: Executable
+    level: Level
     store: Store = field(init=False)
-    layers: Mapping[str, Layer] = field(init=False)
+    cores: Cores = field(init=False)
     views: Mapping[str, VectorKernel] = field(init=False)
     producers: Mapping[str, Layer] = field(init=False)
     events: dict[Item, Counter[Action]] = field(default_factory=dict)
@@ -153,9 +157,9 @@ class _Run:
 
     def __post_init__(self) -> None:
         self.store = Store(self.executable.program)
-        self.layers = {name: as_layer(k) for name, k in self.executable.layers.items()}
+        self.cores = Cores(self.executable, self.store, self.level, self._read)
         self.views = {k.output: k for k in self.executable.vectors.values() if k.is_view}
-        self.producers = {layer.output: layer for layer in self.layers.values()}
+        self.producers = {k.output: as_layer(k) for k in self.executable.layers.values()}
 
     def run(self, inputs: tuple[Array, ...]) -> tuple[Array, ...]:
         """Return the real outputs of one inference."""
@@ -164,6 +168,8 @@ class _Run:
             self.store.write(name, codes.astype(np.int64))
         for name, real in zip(self.executable.inputs, inputs, strict=True):
             self.store.write(name, input_codes(real, values[name]))
+        for name in {k.weights for k in self.executable.layers.values() if k.weights is not None}:
+            self.store.place(name)
         program = self.executable.program
         for one in program.setup:
             _book(self.setup_events, one)
@@ -183,24 +189,36 @@ class _Run:
     def _execute(self, one: Instruction) -> Counter[Action] | None:
         """Run one instruction; return the words that it moved, None where they are not known."""
         if one.layer is not None:
-            self._layer(one, self.layers[one.layer])
+            self._layer(one, self.executable.layers[one.layer])
             return None
         name = one.vector if one.vector is not None else one.host
         if name is not None:
             return self._vector(one, self.executable.vectors[name])
         return self._edge(one)
 
-    def _layer(self, one: Instruction, layer: Layer) -> None:
-        quantized = self.executable.layers[layer.name].quantized
+    def _layer(self, one: Instruction, kernel: LayerKernel) -> None:
+        """Run a whole layer, or what an instruction of one of its steps does."""
+        run = self.cores.runs[kernel.name]
+        expected = {"load": (), "compute": (), "store": (kernel.output,)}
+        writes = expected.get(one.op, ()) if one.step is not None else (kernel.output,)
+        if one.writes != writes:
+            what = ", ".join(one.writes) or "nothing"
+            raise refuse(one, f"writes {what}, its result is {', '.join(writes) or 'nothing'}")
+        loads = one.step is None or one.op == "load"
+        if not loads and one.reads:
+            raise refuse(one, "reads what its load has read")
+        weights = (kernel.weights,) if kernel.weights and one.step is not None else ()
+        places = _places(one, kernel.inputs, kernel.name, weights) if loads else ()
+        if one.step is not None:
+            self.cores.execute(one, run, places)
+            return
         operands = tuple(
             in_format(self._read(place), self.executable.values[place].format, read)
-            for place, read in zip(
-                _places(one, layer.inputs, layer.name), quantized.input_formats, strict=True
-            )
+            for place, read in zip(places, kernel.quantized.input_formats, strict=True)
         )
-        self._written_by(one, layer.output)
-        output = self.executable.values[layer.output]
-        self.store.write(layer.output, layer_codes(layer, operands, output))
+        output = self.executable.values[kernel.output]
+        total = layer_total(run.layer, operands)
+        self.store.write(kernel.output, stored_total(run.layer, total, output))
 
     def _vector(self, one: Instruction, kernel: VectorKernel) -> Counter[Action]:
         places = _places(one, kernel.inputs, kernel.name)
@@ -236,14 +254,19 @@ class _Run:
 
     # What lies where
 
-    def _read(self, name: str) -> IntArray:
-        """Return the codes of a value; those of a view from where what it views lies."""
+    def _read(self, name: str, form: tuple[int, ...] | None = None, where: Any = ...) -> IntArray:
+        """Return the codes of a value, or those that `where` indexes in `form`.
+
+        Those of a view come from where what it views lies.
+        """
         value = self.executable.values[name]
+        form = value.shape if form is None else form
         view = self.views.get(name)
         if view is not None:
             codes = vector_codes(view, (self._read(view.inputs[0]),))
-            return codes.reshape(value.shape)
-        return self.store.read(name, value.shape, signed=value.signed)
+            found: IntArray = codes.reshape(form)[where]
+            return found
+        return self.store.read(name, form, where, signed=value.signed)
 
     def _written_by(self, one: Instruction, output: str) -> None:
         if one.writes != (output,):
@@ -276,14 +299,18 @@ class _Run:
         return codes if producer is None else real_sums(producer, codes)
 
 
-def _places(one: Instruction, inputs: tuple[str, ...], reader: str) -> tuple[str, ...]:
+def _places(
+    one: Instruction, inputs: tuple[str, ...], reader: str, beside: tuple[str, ...] = ()
+) -> tuple[str, ...]:
     """Return where each operand of a node lies: the copy made for it, else the value.
+
+    `beside` is what it reads besides its operands.
 
     Raises:
         ReplayError: the instruction does not read what its node does.
     """
     places = tuple(copy if (copy := f"{name}@{reader}") in one.reads else name for name in inputs)
-    if set(places) != set(one.reads):
+    if {*places, *beside} != set(one.reads):
         raise refuse(one, f"its operands are {', '.join(inputs)}")
     return places
 
