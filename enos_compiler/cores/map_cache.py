@@ -21,7 +21,7 @@ from typing import Any
 from enos_compiler import mapping
 from enos_compiler.errors import UsageError
 
-FORM = "enos-mapping/1"
+FORM = "enos-mapping/2"
 """Form of the stored results; part of every key."""
 
 
