@@ -51,6 +51,7 @@ from enos_compiler.cores.nest_homes import (
 )
 from enos_compiler.cores.nest_search import NestSearch
 from enos_compiler.cores.prices import PriceList
+from enos_compiler.cores.steps import LayerWork, work_cycles
 from enos_compiler.ir.choice import Bits, Choice, Refusal
 from enos_compiler.ir.cost import Action, Cost
 from enos_compiler.ir.network import Layer
@@ -277,20 +278,25 @@ class LoopNestCore(NestSearch):
     def _cost(
         self, layer: Layer, choice: Choice, task: NestTask, found: Mapping[str, Any]
     ) -> CoreCost:
-        """Return the cost of a counted nest and of the requantisation behind it."""
+        """Return the cost of a counted nest and of the requantisation behind it.
+
+        Its cycles are those of its steps, fill and drain included; the nest's own count, which
+        takes all transfers to overlap, stays in the detail.
+        """
         events: Counter[Action] = Counter(requantisation(self.name, layer, choice))
         for action, count in found["events"].items():
             if action == "element/tap":
                 events += self.element.events(choice, layer.shape.taps, count)
             else:
                 events[self._booked(action)] += count
+        work = LayerWork.from_detail(found["detail"]["work"]).booked(self._booked)
         inference = Cost(
             events=dict(sorted(events.items())),
-            cycles=found["cycles"],
+            cycles=work_cycles(layer.shape, work),
             clock_ns=self.chip.clock_ns,
             area_um2=self.area_um2(),
         )
-        detail = {**found["detail"], "bits": asdict(task.widths)}
+        detail = {**found["detail"], "bits": asdict(task.widths), "work": work.as_detail()}
         memory = self._resident(choice)
         programming = self._programming(layer, choice, memory) if memory else Cost()
         return CoreCost(inference, programming, detail)

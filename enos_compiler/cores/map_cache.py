@@ -55,9 +55,10 @@ def made_folder(path: str | Path) -> Path:
 
 @cache
 def _source_hash() -> str:
-    """Hash of the mapper's source: another mapper may find another nest."""
+    """Hash of the source of the mapper and of what tells its nests: others may say otherwise."""
     digest = hashlib.sha256()
-    for file in sorted(Path(str(mapping.__file__)).parent.glob("*.py")):
+    mapper, here = Path(str(mapping.__file__)).parent, Path(__file__).parent
+    for file in (*sorted(mapper.glob("*.py")), *sorted(here.glob("nest_*.py"))):
         digest.update(file.name.encode())
         digest.update(file.read_bytes())
     return digest.hexdigest()

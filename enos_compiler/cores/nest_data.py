@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields, replace
 from typing import Any
 
-from enos_compiler.cores.loopnest_spec import LoopNestSpec
+from enos_compiler.cores.loopnest_spec import OUTERMOST, SHARED, LoopNestSpec
 from enos_compiler.cores.nest_homes import NestTask
+from enos_compiler.cores.nest_work import nest_work
 from enos_compiler.ir.cost import Action
 from enos_compiler.ir.shape import TENSORS, LayerShape
 from enos_compiler.mapping.events import NestEvents
@@ -77,8 +78,8 @@ def nest_detail(task: NestTask, nest: Nest, events: NestEvents, machine: Machine
     `homes` the level that each tensor ends at. `levels`, innermost first, are in the reference's
     form (`level`, `keep`, `temporal`, `spatial_x`, `spatial_y`), with `tiles` in elements, `words`
     that they take, `capacity_words`, `instances` in use and the `cycles` that the level alone
-    would take. A mapping that was searched for adds `mapper`, its price by the mapper's own rule,
-    and `certificate`.
+    would take. `work` is what each step loads, computes and stores, see `cores.steps`. A mapping
+    that was searched for adds `mapper`, its price by the mapper's own rule, and `certificate`.
     """
     levels = []
     entries = nest.as_reference(machine)
@@ -103,6 +104,7 @@ def nest_detail(task: NestTask, nest: Nest, events: NestEvents, machine: Machine
         "cycles": events.cycles,
         "compute_cycles": events.compute_cycles,
         "utilisation": events.utilization(machine),
+        "work": nest_work(nest, events, machine, task.widths, (OUTERMOST, SHARED)).as_detail(),
     }
 
 

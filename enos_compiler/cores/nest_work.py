@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from math import ceil
 
 from enos_compiler.cores.stepping import SteppedLoop, Stepping
 from enos_compiler.cores.steps import STEP_LIMIT, LayerWork, Transfer
-from enos_compiler.ir.cost import Action
 from enos_compiler.ir.shape import DIMS, TENSORS, Dim
 from enos_compiler.mapping.events import LevelEvents, NestEvents
 from enos_compiler.mapping.machine import Machine, StorageLevel
@@ -21,17 +20,15 @@ def nest_work(
     events: NestEvents,
     machine: Machine,
     widths: Widths,
-    booked: Callable[[str], Action],
     homes: Collection[str],
 ) -> LayerWork:
-    """Return the work of a counted nest.
+    """Return the work of a counted nest; its transfers are named `LEVEL/read_tensor` and so on.
 
     Args:
         nest: of the layer, its bounds perhaps padded.
         events: its counts.
         machine: levels and their bandwidths.
         widths: of operands.
-        booked: names the event of a memory for `LEVEL/read_tensor` or `LEVEL/update_tensor`.
         homes: levels that are memories of the chip; the others belong to the core.
     """
     loads: list[Transfer] = []
@@ -43,8 +40,8 @@ def nest_work(
             inside.append(level.cycles)
             continue
         one_port |= spec.shared_bandwidth is not None
-        loads += _transfers(spec, level, widths, booked, stores=False)
-        stores += _transfers(spec, level, widths, booked, stores=True)
+        loads += _transfers(spec, level, widths, stores=False)
+        stores += _transfers(spec, level, widths, stores=True)
     return LayerWork(
         stepping=Stepping.of(_stepped_loops(nest), STEP_LIMIT),
         loads=tuple(loads),
@@ -58,7 +55,6 @@ def _transfers(
     spec: StorageLevel,
     level: LevelEvents,
     widths: Widths,
-    booked: Callable[[str], Action],
     *,
     stores: bool,
 ) -> Iterator[Transfer]:
@@ -75,7 +71,7 @@ def _transfers(
         bits = widths.of(tensor, finished=not level.tensors["Outputs"].reads)
         yield Transfer(
             tensor=tensor,
-            action=booked(f"{spec.name}/{kind}_{tensor.lower()}"),
+            action=f"{spec.name}/{kind}_{tensor.lower()}",
             count=moved * level.clusters,
             elements=words * max(1, spec.word_bits // bits) * level.clusters,
             cycles=ceil(words / limit) if limit else 0,

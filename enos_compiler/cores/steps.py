@@ -15,8 +15,8 @@ the first time, or anew, as their number tells; all that happens inside the core
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
 from enos_compiler.cores.stepping import (
@@ -78,6 +78,14 @@ class LayerWork:
     """That the core needs once before it computes: writing cells."""
     one_port: bool = False
     """Whether loads and stores share a port; else each has its own."""
+
+    def booked(self, name: Callable[[str], Action]) -> LayerWork:
+        """Return the same work, its events under the names that the chip books them by."""
+        loads, stores = (
+            tuple(replace(one, action=name(one.action)) for one in transfers)
+            for transfers in (self.loads, self.stores)
+        )
+        return replace(self, loads=loads, stores=stores)
 
     def as_detail(self) -> dict[str, Any]:
         """Return the JSON form that `CoreCost.detail["work"]` holds."""
