@@ -14,7 +14,7 @@ from enos_compiler.evaluate.converters import saturation
 from enos_compiler.export.check import OnnxSession, chunks, compare, output_steps
 from enos_compiler.frontend.user import UserModel
 from enos_compiler.ir.network import Network
-from enos_compiler.options import FULL_CHECK_MACS, Options
+from enos_compiler.options import FULL_CHECK_MACS, Check, Options
 from enos_compiler.report.build import complete_checks
 from enos_compiler.schedule.executable import executable
 from enos_compiler.semantics.reference import run
@@ -34,10 +34,11 @@ REPLAYED_INPUTS = 2
 """Inputs that the program is replayed on; each takes one whole run of it."""
 
 
-def check_level(network: Network, options: Options) -> str:
+def check_level(network: Network, options: Options) -> Check:
     """Return how much is checked: as asked, or by the size of the network."""
-    small = network.macs <= FULL_CHECK_MACS
-    return options.check or ("full" if small else "sampled")
+    if options.check:
+        return options.check
+    return "full" if network.macs <= FULL_CHECK_MACS else "sampled"
 
 
 def check_compiled(
@@ -73,7 +74,7 @@ def check_compiled(
         {
             "level": level,
             "onnx_max_steps": _check_onnx(onnx, exported or network, inputs),
-            **_check_program(network, target, inputs),
+            **_check_program(network, target, inputs, level),
         }
     )
 
@@ -111,11 +112,13 @@ def _check_onnx(onnx: ModelProto, network: Network, inputs: Arrays) -> int:
     return steps
 
 
-def _check_program(network: Network, target: Target, inputs: Arrays) -> dict[str, Any]:
+def _check_program(
+    network: Network, target: Target, inputs: Arrays, level: Check
+) -> dict[str, Any]:
     """Replay the program; return the largest difference and whether events equal the costs."""
     rows = network.batch * (REPLAYED_INPUTS if network.batch_is_symbolic else 1)
     few = _whole_batches(tuple(a[:rows] for a in inputs), network)
-    done = replay(executable(network), few)
+    done = replay(executable(network), few, level="full" if level == "full" else "sampled")
     steps = max(
         output_steps(network, name, found, right)
         for name, found, right in zip(network.outputs, done.outputs, run(network, few), strict=True)

@@ -41,6 +41,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("program", type=Path, help="program.json, or the folder that holds it")
     parser.add_argument("inputs", type=Path, help="inputs.npz, or one array as .npy")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="outputs.npz to write")
+    parser.add_argument(
+        "--check",
+        choices=("full", "sampled"),
+        default="full",
+        help="compute every step of a layer on its own (default), or the first and the last",
+    )
     add_output_options(parser)
     return parser
 
@@ -55,7 +61,8 @@ def _simulate(words: Sequence[str]) -> None:
     found = read_program(arguments.program)
     check_program(found.executable)
     found.require_seal()
-    done = replay(found.executable, _inputs(arguments.inputs, found.executable.inputs))
+    inputs = _inputs(arguments.inputs, found.executable.inputs)
+    done = replay(found.executable, inputs, level=arguments.check)
     if arguments.output:
         _write(arguments.output, found.executable, done)
     if arguments.json:

@@ -47,7 +47,7 @@ def test_errors_name_the_place(folder: Path, capsys: pytest.CaptureFixture[str])
     first = text.index('"end_ns": ')
     late = text[:first] + '"end_ns": 1e9,' + text[text.index("\n", first) :]
     for content, message in (
-        (late, "layer:stem (compute on mac, cycles 0..280 reads x writes relu): its end, 1000000"),
+        (late, "layer:stem/0/load (load on mac.port, cycles 0..3 reads x): its end, 1000000"),
         (text.replace("post/multiply_", "post/multiplied_", 1), "does not match its seal"),
         ("{}", "has schema None"),
         ("", "cannot be read"),

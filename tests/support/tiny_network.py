@@ -97,7 +97,9 @@ class TinyTarget:
         default_factory=lambda: {name: _memory(name) for name in ("buffer", "dram")}
     )
     clock_ns: float = 1.0
-    chip: Any = field(default_factory=lambda: SimpleNamespace(bits_per_cycle={}, memories={}))
+    chip: Any = field(
+        default_factory=lambda: SimpleNamespace(bits_per_cycle={}, memories={}, dram="dram")
+    )
     links: dict[str, Any] = field(default_factory=lambda: {"link": SimpleNamespace(name="link")})
 
     def energy_pj(self, action: str) -> float:
