@@ -20,11 +20,11 @@ from pathlib import Path
 from PIL import Image
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "chromium-headless-shell")
-_SIZE = (1240, 1480)
+_SIZE = (1240, 1640)
 
 
 def take(page: Path, picture: Path, chromium: str) -> None:
-    """Write what a window of the page shows, in the light scheme, as a small PNG."""
+    """Write what a window of the page shows, in the light scheme, as a PNG with a palette."""
     with tempfile.TemporaryDirectory() as folder:
         shot = Path(folder) / "shot.png"
         subprocess.run(
@@ -42,7 +42,10 @@ def take(page: Path, picture: Path, chromium: str) -> None:
             capture_output=True,
         )
         with Image.open(shot) as image:
-            image.convert("RGB").save(picture, optimize=True)
+            reduced = image.convert("RGB").quantize(
+                256, method=Image.Quantize.MAXCOVERAGE, kmeans=3, dither=Image.Dither.NONE
+            )
+    reduced.save(picture, optimize=True)
 
 
 def main() -> int:

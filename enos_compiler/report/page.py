@@ -33,6 +33,7 @@ _SCRIPTS = (
     "roofline",
     "crossbars",
     "front",
+    "devices",
     "tables",
     "sheet",
     "main",

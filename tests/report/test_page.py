@@ -16,7 +16,7 @@ from small_report import compiled_small, small_report
 from enos_compiler.ir.units import energy_text, time_text
 from enos_compiler.report.page import page_html, write_page
 
-HOSTILE = "</script><img src=x onerror=alert(1)>\"'&amp;<b>{{data}}"
+HOSTILE = "</script><img src=x onerror=alert(1)>\"'&amp;<b>{{data}}<!-- <script x"
 
 
 @pytest.fixture(scope="module")
@@ -251,6 +251,35 @@ def test_a_front_is_drawn_where_a_search_reports_one(page: Browser, tmp_path: Pa
     assert list(xs) == sorted(xs)
     assert list(ys) == sorted(ys, reverse=True)
     assert xs[1] - xs[0] == pytest.approx(xs[4] - xs[3])
+
+
+def test_devices_are_drawn_where_an_evaluation_sampled_some(page: Browser, tmp_path: Path) -> None:
+    report = small_report()
+    study = {
+        "images": 400,
+        "confidence": 0.95,
+        "accuracy": 0.905,
+        "low": 0.88,
+        "high": 0.93,
+        "ideal": 0.94,
+        "devices": [0.9, 0.91, 0.905, 0.905, 0.905],
+    }
+    report["sections"]["devices"] = study
+    _open(page, tmp_path, report, width=390)
+    assert page.errors == []
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    dots = page.evaluate(
+        "[...document.querySelectorAll('#devices .device')].map(c => "
+        "[c.cx.baseVal.value, c.cy.baseVal.value])"
+    )
+    assert len({tuple(dot) for dot in dots}) == 5
+    xs = sorted({round(x, 6) for x, _ in dots})
+    assert len(xs) == 3
+    assert xs[1] - xs[0] == pytest.approx(xs[2] - xs[1])
+    del study["ideal"]
+    _open(page, tmp_path, report)
+    assert page.evaluate("document.getElementById('devices')") is None
+    assert page.errors == []
 
 
 def _large(layers: int, instructions: int) -> dict[str, Any]:

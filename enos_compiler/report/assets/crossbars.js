@@ -57,7 +57,9 @@ function arrayGrid(placed, side) {
 function crossbarFacts(p) {
   const more = p.arrays > MOST_ARRAYS ? `, ${MOST_ARRAYS} drawn` : "";
   const turns = p.rounds > 1 ? `, in ${p.rounds} turns` : "";
-  return `${whole(p.arrays)} at ${percent(p.utilisation, 0)}${more}${turns}${p.resident === false ? ", rewritten" : ""}`;
+  const converted = ((sections.converters || {}).layers || []).find((c) => c.layer === p.name && c.conversions);
+  const clipped = converted ? `, ${converted.saturated ? percent(converted.saturated / converted.conversions, 2) : "none"} clipped` : "";
+  return `${whole(p.arrays)} at ${percent(p.utilisation, 0)}${more}${turns}${p.resident === false ? ", rewritten" : ""}${clipped}`;
 }
 
 /** The arrays of one size on the chip: a square each, filled as far as weights stay in it. */

@@ -41,10 +41,10 @@ function accuracyTile() {
       el("p", { class: "note" }, `against the float network on ${whole(noise.inputs)} example inputs; no test data was given`));
   }
   const points = 100 * (found.compiled - found.reference);
-  const sign = points < 0 ? "\u2212" : "+";
+  const sign = Math.abs(points) < 0.005 ? "\u00b1" : points < 0 ? "\u2212" : "+";
   return tile("Accuracy",
     [exact(found.compiled, percent(found.compiled, 2), { "data-total": "accuracy" }),
-      el("span", { class: `chip ${points >= 0 ? "good" : ""}` }, `${sign}${Math.abs(points).toFixed(2)} points`)],
+      el("span", { class: `chip ${points >= 0.005 ? "good" : ""}` }, `${sign}${Math.abs(points).toFixed(2)} points`)],
     gauge(found.compiled, [found.reference], "var(--good)"),
     el("p", { class: "note" }, `${percent(found.reference, 2)} as a float network; ${whole(found.images)} images`));
 }

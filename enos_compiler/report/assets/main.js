@@ -2,7 +2,7 @@
 
 const SECTIONS = [
   ["energy", "Energy", energySection], ["map", "Assignment", mapSection], ["schedule", "Schedule", ganttSection],
-  ["roofline", "Roofline", rooflineSection], ["crossbars", "Crossbars", crossbarSection], ["front", "Front", frontSection],
+  ["roofline", "Roofline", rooflineSection], ["crossbars", "Crossbars", crossbarSection], ["front", "Front", frontSection], ["devices", "Devices", devicesSection],
   ["layers", "Layers", layersSection], ["refusals", "Refusals", refusalsSection], ["inputs", "Inputs", inputsSection],
 ];
 
@@ -35,7 +35,7 @@ function start() {
     shown.push([id, title, node]);
     main.append(node);
   }
-  pair(["roofline", "crossbars", "front"].map((id) => document.getElementById(id)).filter(Boolean));
+  pair(["roofline", "crossbars", "front", "devices"].map((id) => document.getElementById(id)).filter(Boolean));
   main.before(contents(shown));
   document.body.append(el("footer", { class: "wrap" }, `Made by enos-compiler ${report.versions["enos-compiler"] || ""} from report.json, the one source of every number here.`), sheet);
   addEventListener("beforeprint", () => { for (const d of document.querySelectorAll("#inputs details:first-of-type")) d.open = true; });
