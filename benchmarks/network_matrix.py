@@ -114,11 +114,8 @@ def _matrix(cells: Mapping[str, Cell], entries: Mapping[str, Entry]) -> Iterator
             texts.append(_text(cell))
             if cell and (reason := cell.get("refused") or cell.get("broken")):
                 reasons.setdefault(reason, []).append(f"{name} on {target}")
-        yield (
-            f"| {name} | {macs / 1e6:,.1f} M | {' | '.join(texts)} |"
-            if macs
-            else (f"| {name} | | {' | '.join(texts)} |")
-        )
+        size = f"{macs / 1e6:,.{1 if macs > 1e6 else 2}f} M" if macs else ""
+        yield f"| {name} | {size} | {' | '.join(texts)} |"
     if reasons:
         yield ""
     for reason, where in reasons.items():
