@@ -36,7 +36,7 @@ class Xnor(SingleSum):
         if signed_input:
             return (
                 "xnor reads one plane of sign bits {0, 1}; signed inputs take three values and"
-                " need a second plane for the negative ones"
+                " need a second plane for the negative ones: xnor2"
             )
         return super().refusal(layer, signed_input=signed_input)
 

@@ -64,10 +64,10 @@ def test_an_operator_offers_the_widest_weights_within_the_request(network: Netwo
     assert {("shift", 4), ("bw", 1), ("xnor", 1), ("mac", 8), ("mf", 8)} <= widths
 
 
-def test_signed_inputs_close_mf_and_xnor(network: Network) -> None:
+def test_signed_inputs_close_mf_and_xnor_and_open_xnor2(network: Network) -> None:
     changed = replace(network.values["r1"], range=(-1.0, 1.0))
     found = attached(network.with_values({"r1": changed}), "attach-choices")
-    assert {c.operator for c in found.layers["c2"].choices} == {"mac", "bw", "ef", "shift"}
+    assert {c.operator for c in found.layers["c2"].choices} == {"mac", "bw", "ef", "shift", "xnor2"}
 
 
 def test_a_layer_that_no_core_takes_names_every_reason(network: Network) -> None:

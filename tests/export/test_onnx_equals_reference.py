@@ -29,7 +29,7 @@ from enos_compiler.semantics.registry import vector_op
 
 UNSIGNED = ValueFormat(-5, 0, 8)
 SIGNED = ValueFormat(-5, 128, 8)
-OPERATORS = ("mac", "bw", "mf", "ef", "shift", "xnor")
+OPERATORS = ("mac", "bw", "mf", "ef", "shift", "xnor", "xnor2")
 some = settings(deadline=None, max_examples=20)
 
 
@@ -75,7 +75,7 @@ def test_one_convolution_of_any_kind(data: st.DataObject, operator: str) -> None
     groups = draw(st.sampled_from([1, 2, 4]))
     axes = draw(st.sampled_from([1, 2]))
     dilation = draw(st.integers(1, 2))
-    unsigned = operator in ("mf", "xnor") or draw(st.booleans())
+    unsigned = operator in ("mf", "xnor") or (operator != "xnor2" and draw(st.booleans()))
     bits = {"mac": draw(st.integers(2, 8)), "shift": draw(st.integers(2, 4))}.get(operator, 1)
     if operator in ("mf", "ef"):
         bits = draw(st.sampled_from([4, 8]))

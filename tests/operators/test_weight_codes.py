@@ -221,13 +221,14 @@ def _energy(name: str) -> float:
         ("adder", 3, 0.068),
         ("adder", 8, 0.100),
         ("xnor", 8, 0.0035),
+        ("xnor2", 8, 0.0070),
     ],
 )
 def test_elementary_operations_give_the_published_sums(
     name: str, bits: int, expected: float
 ) -> None:
     """Energy of arithmetic per tap for 576 taps and equal widths, pJ."""
-    weight = 1 if name in ("bw", "xnor") else bits
+    weight = 1 if name in ("bw", "xnor", "xnor2") else bits
     operations = OPERATORS[name].elementary_operations(Bits(bits, weight, bits), 576)
     found = sum(count * _energy(operation) for operation, count in operations.items())
     assert found == pytest.approx(expected, abs=6e-4)
@@ -251,8 +252,10 @@ def test_elementary_operations_give_the_published_sums(
             "xnor",
             True,
             "xnor reads one plane of sign bits {0, 1}; signed inputs take three values and need"
-            " a second plane for the negative ones",
+            " a second plane for the negative ones: xnor2",
         ),
+        ("xnor2", True, None),
+        ("xnor2", False, "inputs have one sign: xnor reads them in one plane"),
         (
             "adder",
             False,

@@ -21,6 +21,7 @@ from enos_compiler.operators.mac import Mac
 from enos_compiler.operators.mf import MultiplicationFree
 from enos_compiler.operators.shift import Shift
 from enos_compiler.operators.xnor import Xnor
+from enos_compiler.operators.xnor2 import TwoPlaneXnor
 
 OPERATORS: dict[str, Any] = {
     op.name: op
@@ -31,6 +32,7 @@ OPERATORS: dict[str, Any] = {
         SignProduct(),
         Shift(),
         Xnor(),
+        TwoPlaneXnor(),
         Adder(),
     )
 }
@@ -134,7 +136,7 @@ def tap(name: str, x: int, index: tuple[int, ...], channel: int, quantized: Quan
     at = (channel, *index)
     if name in ("mac", "bw", "shift"):
         return int(t["multiplier"][channel]) * x * int(t["weight"][at])
-    if name == "xnor":
+    if name in ("xnor", "xnor2"):
         return int(t["multiplier"][channel]) * sgn(x) * int(t["weight"][at])
     if name == "adder":
         return int(t["multiplier"][channel]) * abs(x - int(t["weight"][at]))
