@@ -10,7 +10,9 @@ all rounds:
 
 dac_adc_ratio     8-bit sign-magnitude DAC (rectified inputs use its 128 non-negative codes), one
                   read and one conversion per row block; limit 1.5
-noisy_ratio       the same with read noise of 2 % of the on conductance in every cell; limit 3
+noisy_ratio       the same with programming error and read noise of 2 % of the on conductance in
+                  every cell (perturbed levels rounded to 127 steps of their column's largest);
+                  limit 3
 bit_serial_ratio  8-bit unsigned inputs bit by bit, a conversion per bit; limit 8
 sliced_ratio      the same with weights in 2-bit cells, a conversion per bit and slice; limit 25
 
@@ -26,7 +28,9 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 # Threads that wait for each other sleep, else a busy machine measures their spinning.
@@ -42,6 +46,7 @@ from enos_compiler.crossbar.cellnoise import CellNoise
 from enos_compiler.crossbar.convolution import unfold
 from enos_compiler.crossbar.fast import FastConvolution
 from enos_compiler.crossbar.integer import Stored, store
+from enos_compiler.crossbar.nonideal import NonIdealities, make_device
 from enos_compiler.crossbar.spec import AdcSpec, CellSpec, CrossbarSpec, DacSpec
 from enos_compiler.ir.shape import LayerShape
 
@@ -104,9 +109,11 @@ class Layer:
     out_scale: float
     top: int
 
-    def __call__(self, codes: Tensor, residual: Tensor | None = None, scale: float = 0.0) -> Tensor:
+    def __call__(
+        self, codes: Tensor, residual: Tensor | None = None, scale: float = 0.0, run: int = 0
+    ) -> Tensor:
         """Normalise, add the residual, rectify and round to the next layer's codes."""
-        y = self.product(codes)
+        y = self.product(codes, run=run)
         y = torch.addcmul(self.shift, y.to(torch.float32), self.gain)
         if residual is not None:
             y.add_(residual, alpha=scale / self.out_scale)
@@ -119,7 +126,7 @@ class CrossbarResNet20:
     def __init__(
         self, net: ResNet20, images: Tensor, spec: CrossbarSpec, bits: int, noise: float
     ) -> None:
-        self.net, self.spec, self.noise, self.seed = net, spec, noise, 0
+        self.net, self.spec, self.noise, self.seed, self.runs = net, spec, noise, 0, 0
         self.bits, self.top = bits, (1 << bits) - 1
         self.in_scale = float(images.max()) / self.top
         sample = images[:2]
@@ -166,6 +173,9 @@ class CrossbarResNet20:
         columns = unfold(codes.numpy().astype(np.int64), shape)[0][:, ::3]
         steps = calibrate_steps(matrix, columns, self.bits)
         self.seed += 1
+        if self.noise:
+            errors = NonIdealities(programming=CellNoise(self.noise))
+            matrix = make_device(matrix, errors, self.seed).matrix
         product = FastConvolution(
             [matrix],
             shape,
@@ -174,6 +184,7 @@ class CrossbarResNet20:
             read_noise=CellNoise(self.noise),
             seed=self.seed,
             shortcut=False,
+            round_levels=True,
         )
         out_scale = float(output.max()) / self.top
         root = torch.sqrt(norm.running_var + norm.eps)
@@ -187,18 +198,29 @@ class CrossbarResNet20:
             self.top,
         )
 
-    def chunk(self, images: Tensor) -> Tensor:
-        """Return the logits of a few images."""
-        codes = self.first(self.encode(images))
-        scale = self.first.out_scale
-        for one, two, block in self.pairs:
-            codes = two(one(codes), block.shortcut(codes), scale)
-            scale = two.out_scale
-        return self.net.head(codes.to(torch.float32).mean((2, 3)) * scale)
+    def chunk(self, run: int, images: Tensor) -> Tensor:
+        """Return the logits of a few images, with the noise of a numbered run."""
+        with torch.inference_mode():
+            codes = self.first(self.encode(images), run=run)
+            scale = self.first.out_scale
+            for one, two, block in self.pairs:
+                codes = two(one(codes, run=run), block.shortcut(codes), scale, run=run)
+                scale = two.out_scale
+            return self.net.head(codes.to(torch.float32).mean((2, 3)) * scale)
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Return the logits."""
-        return torch.cat([self.chunk(part) for part in images.split(CHUNK)])
+        """Return the logits; chunks go to as many threads as torch has."""
+        parts = images.split(CHUNK)
+        first, self.runs = self.runs, self.runs + len(parts)
+        return torch.cat(list(workers().map(self.chunk, range(first, self.runs), parts)))
+
+
+@cache
+def workers() -> ThreadPoolExecutor:
+    """Return threads that compute alone: chunks never wait for each other, small steps would."""
+    return ThreadPoolExecutor(
+        torch.get_num_threads(), initializer=torch.set_num_threads, initargs=(1,)
+    )
 
 
 def build(net: ResNet20, images: Tensor) -> dict[str, CrossbarResNet20]:

@@ -294,7 +294,7 @@ def _finish(
     hooks.say("accuracy: the float network and model.onnx")
     with timed(taken, "accuracy"):
         canonical = next(n for n in kept.values() if "shaped" in n.facts)
-        report["accuracy"] = measure_accuracy(onnx, network, canonical, user)
+        report["accuracy"] = measure_accuracy(onnx, exported, canonical, user)
         draws = any(layer.op in SAMPLE_OPS for layer in network.layers.values())
         if report["accuracy"] is None and options.check != "none" and not draws:
             images = options.check_images if report["checks"]["level"] == "full" else 1

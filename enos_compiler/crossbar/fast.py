@@ -93,7 +93,7 @@ class FastConvolution:
         self.noise = read_noise if read_noise is not None and read_noise.sigma else None
         self.pad_code = pad_code
         self.on_level = (1 << self.spec.cell.bits) - 1 + first.floor_level
-        self.normals = NormalStream(seed)
+        self.seed, self.normals = seed, NormalStream(seed)
         self.signed_inputs = inputs_signed
         self.steps = self._all_steps(steps_log2)
         """(groups, slices, columns)"""
@@ -189,10 +189,17 @@ class FastConvolution:
         top = top * self.layout.gain + self.layout.offset * self.shape.taps * (1 << self.magnitude)
         return torch.float32 if top < EXACT_FLOAT32 else torch.float64
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """Accumulators of codes (N, G * C, H, W); any integer or float dtype that holds them."""
+    def __call__(self, x: Tensor, *, run: int | None = None) -> Tensor:
+        """Accumulators of codes (N, G * C, H, W); any integer or float dtype that holds them.
+
+        Args:
+            x: the codes.
+            run: draws the read noise of this number, so that calls from several threads give the
+                same in any order; None draws on from where the last such call ended.
+        """
         import torch
 
+        normals = self.normals if run is None else NormalStream((self.seed, run))
         with torch.inference_mode():
             x, padding = self._padded(x)
             planes = self._planes(x)
@@ -200,7 +207,7 @@ class FastConvolution:
             total: Tensor | None = None
             for number, block in enumerate(self.blocks):
                 part = self._channels(planes, block)
-                codes = self._codes(number, part, padding)
+                codes = self._codes(number, part, padding, normals)
                 total = self._shift_add(codes, n, total)
             if total is None:
                 raise SpecError("the matrix has no rows", place="matrices", remedy="C * R * S >= 1")
@@ -263,7 +270,7 @@ class FastConvolution:
             )
         return block.quantized(x, kind)
 
-    def _sums(self, block: Block, x: Tensor, padding: list[int]) -> Tensor:
+    def _sums(self, block: Block, x: Tensor, padding: list[int], normals: NormalStream) -> Tensor:
         """Column sums of one block in ADC steps, with all that is wrong with them, float."""
         import torch
 
@@ -274,10 +281,10 @@ class FastConvolution:
             kind = torch.float32 if exact else torch.float64
             sums = self._conv(x.to(kind), block.weight(kind), padding)
         if self.noise is not None:
-            self._add_noise(sums, block, x, padding)
+            self._add_noise(sums, block, x, padding, normals)
         return sums
 
-    def _codes(self, number: int, x: Tensor, padding: list[int]) -> Tensor:
+    def _codes(self, number: int, x: Tensor, padding: list[int], normals: NormalStream) -> Tensor:
         """Codes of one block, (K * N, G * parts * S * M', P, Q)."""
         import torch
 
@@ -289,7 +296,7 @@ class FastConvolution:
             if self.both or self.spec.adc.bits < 8:
                 codes = codes.clamp_(self.low, self.high)
             return codes
-        sums = self._sums(block, x, padding)
+        sums = self._sums(block, x, padding, normals)
         if self.converters is not None:
             sums = self.converters.distort(sums, number)
         return sums if unconverted else sums.round_().clamp_(self.low, self.high)
@@ -305,7 +312,7 @@ class FastConvolution:
             x, padding = self._padded(x)
             planes = self._planes(x)
             for number, block in enumerate(self.blocks):
-                sums = self._sums(block, self._channels(planes, block), padding)
+                sums = self._sums(block, self._channels(planes, block), padding, self.normals)
                 if self.converters is not None:
                     sums = self.converters.distort(sums, number)
                 sums.round_()
@@ -313,7 +320,9 @@ class FastConvolution:
                 conversions += sums.numel()
         return clipped, conversions
 
-    def _add_noise(self, sums: Tensor, block: Block, x: Tensor, padding: list[int]) -> None:
+    def _add_noise(
+        self, sums: Tensor, block: Block, x: Tensor, padding: list[int], normals: NormalStream
+    ) -> None:
         """Add the access's noise in place: one normal per column, scaled by what conducts."""
         import torch
 
@@ -340,14 +349,13 @@ class FastConvolution:
             raise SpecError("the inputs have no digits", place="input_bits", remedy="1 or more")
         spread = power.sqrt_().mul_(self._noise_level)
         n, channels, rows, columns = sums.shape
-        draw = self.normals.draw(sums.numel()).view(n, rows, columns, channels).permute(0, 3, 1, 2)
-        if not self._one_step:
-            draw *= self._per_channel(np.exp2(-self.steps))
-        if noise.kind == "proportional":
-            sums.addcmul_(draw, spread)
-            return
         split = (n, self.shape.g, -1, rows, columns)
-        sums.view(split).addcmul_(draw.view(split), spread.unsqueeze(2))
+        spread = spread.unsqueeze(2) if noise.kind == "independent" else spread.view(split)
+        for half in normals.halves(sums.numel()):
+            draw = half.view(n, rows, columns, channels).permute(0, 3, 1, 2)
+            if not self._one_step:
+                draw = draw * self._per_channel(np.exp2(-self.steps))
+            sums.view(split).addcmul_(draw.view(split), spread)
 
     @property
     def _noise_level(self) -> float:

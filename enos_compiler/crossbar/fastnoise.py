@@ -43,23 +43,25 @@ class NormalStream:
     where both do (2^-38 per pair and shift).
     """
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int | tuple[int, ...]) -> None:
         self._places = np.random.default_rng(seed)
 
     def draw(self, count: int) -> Tensor:
         """Return `count` normals."""
+        a, b = self.halves(count)
+        return a + b
+
+    def halves(self, count: int) -> tuple[Tensor, Tensor]:
+        """Return two tensors whose sum are `count` normals: read, never write them."""
         import torch
 
-        out = torch.empty(count)
-        for part in torch.split(out, POOL):
-            a, b = (
-                pool[place : place + len(part)]
-                for pool, place in zip(
-                    _pools(), self._places.integers(0, POOL, 2).tolist(), strict=True
-                )
-            )
-            torch.add(a, b, out=part)
-        return out
+        lengths = [POOL] * (count // POOL) + ([count % POOL] if count % POOL else [])
+        parts = []
+        for pool in _pools():
+            places = self._places.integers(0, POOL, len(lengths)).tolist()
+            runs = [pool[p : p + n] for p, n in zip(places, lengths, strict=True)]
+            parts.append(runs[0] if len(runs) == 1 else torch.cat(runs))
+        return parts[0], parts[1]
 
 
 class FastConverters:
