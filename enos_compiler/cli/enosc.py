@@ -173,6 +173,7 @@ def _compile(words: Sequence[str]) -> None:
     from enos_compiler.compiler import Hooks, compile_model
     from enos_compiler.frontend.user import load_user_model
     from enos_compiler.search.checkpoint import forget
+    from enos_compiler.search.parallel import is_first
 
     say = teller(quiet=arguments.quiet, verbose=arguments.verbose)
     user = load_user_model(
@@ -192,6 +193,8 @@ def _compile(words: Sequence[str]) -> None:
         work_folder=output / ".enos",
     )
     compiled = compile_model(user, target, options, hooks)
+    if not is_first():
+        return  # another of torchrun's processes writes the same
     compiled.save(output)
     forget(output / ".enos")
     if arguments.json:
