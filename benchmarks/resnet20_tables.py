@@ -142,7 +142,7 @@ def sweeps() -> tuple[Sweep, ...]:
     """Return the tables, in the order of the document."""
 
     def size(s: Setting) -> str:
-        return f"{s.size} x {s.size}"
+        return f"{s.size}"
 
     def cell(s: Setting) -> str:
         return f"{s.cell_bits}"
@@ -156,10 +156,12 @@ def sweeps() -> tuple[Sweep, ...]:
             lambda s: f"{s.adc_bits}",
             tuple(replace(CENTRE, adc_bits=b) for b in ADC_BITS),
         ),
-        Sweep("Crossbar size", "size", size, tuple(replace(CENTRE, size=n) for n in SIZES)),
+        Sweep(
+            "Crossbar size", "rows and columns", size, tuple(replace(CENTRE, size=n) for n in SIZES)
+        ),
         Sweep(
             f"Crossbar size at {CROSS_ADC_BITS} ADC bits",
-            "size",
+            "rows and columns",
             size,
             tuple(replace(coarse, size=n) for n in SIZES),
         ),

@@ -245,9 +245,9 @@ def _components(report: Report) -> Table:
     spent: Counter[str] = Counter()
     for layer in report["layers"]:
         for name, energy in layer["components"].items():
-            spent[f"{layer['core']} {name}"] += energy
+            spent[name] += energy
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
-    table.add_column("core and component", no_wrap=True)
+    table.add_column("component", no_wrap=True)
     table.add_column("energy", no_wrap=True, justify="right")
     table.add_column("share", no_wrap=True, justify="right")
     for name, energy in spent.most_common():
