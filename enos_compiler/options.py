@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
+from urllib.parse import quote
 
 from enos_compiler.assign.budget import Budget
 from enos_compiler.errors import UsageError, nearest
@@ -28,6 +29,7 @@ FULL_CHECK_MACS = 200_000_000
 """Largest network that the default check covers in full."""
 
 _TRAINING_FREE_BITS = (8, 6, 4)
+_LAST = ("quantize", "map-digital", "map-cim", "schedule")
 _SEARCH_BITS = (8,)
 """Operators are the choice; every width more multiplies the branches that are trained."""
 
@@ -46,6 +48,9 @@ class Options:
     """Weight widths to offer."""
     activation_bits: tuple[int, ...] = ()
     """Activation widths to offer."""
+    point: tuple[str, int] | None = None
+    """File and number of a point of a front whose bits are taken; excludes search, budget, bits and
+    operators."""
     passes: str | None = None
     """The whole pipeline as text; excludes search, budget, bits and operators."""
     epochs: int | None = None
@@ -118,6 +123,14 @@ class Options:
                 f"--passes excludes {', '.join(clash)}",
                 remedy="give these as options of the passes, e.g. assign{budget=0.6}",
             )
+        clash = [name for name, value in given.items() if value and name != "--finetune"]
+        clash += ["--passes"] if self.passes else []
+        if self.point and clash:
+            raise UsageError(
+                f"--bits {self.point[0]}#{self.point[1]} is a finished choice and excludes "
+                + ", ".join(clash),
+                remedy="leave these out",
+            )
 
     def load_target(self, name_or_path: str | Path) -> Target:
         """Return the target with what these options override of its file."""
@@ -142,6 +155,8 @@ class Options:
         """
         if self.passes:
             return self.passes
+        if self.point:
+            return self._chosen_point(can_train=can_train)
         search = self.search or ("single" if can_train else "sensitivity")
         if not can_train:
             self._refuse_training(search)
@@ -161,7 +176,26 @@ class Options:
             steps.append("finetune")
         elif self.finetune:
             steps.append(f"finetune{{epochs={self.finetune}}}")
-        return ",".join([*steps, "quantize", "map-digital", "map-cim", "schedule"])
+        return ",".join([*steps, *_LAST])
+
+    def _chosen_point(self, *, can_train: bool) -> str:
+        """Return the pipeline of a point's bits, fine-tuned as long as its accuracy was."""
+        from enos_compiler.explore.front import read_point
+
+        file, number = self.point or ("", 0)
+        chosen = read_point(Path(file), number).point
+        epochs = chosen.epochs if self.finetune is None else self.finetune
+        if epochs and not can_train:
+            self._refuse_training("none")
+            raise UsageError(
+                f"point {number} was fine-tuned for {epochs} epochs, and there are no data",
+                place="--bits",
+                remedy="--finetune 0, or give the model file a data() function",
+            )
+        steps = ["canonicalize", "calibrate", f"assign-bits{{file={quote(file)} point={number}}}"]
+        if epochs:
+            steps.append(f"finetune{{epochs={epochs}}}")
+        return ",".join([*steps, *_LAST])
 
     def _refuse_training(self, search: str) -> None:
         """Raise for what cannot be had without data."""

@@ -86,7 +86,11 @@ def _parser() -> argparse.ArgumentParser:
     choosing.add_argument(
         "--budget", help="energy: 0.6 of all-MAC, floor+0.5, or absolute like 12.5uJ"
     )
-    choosing.add_argument("--bits", metavar="W[/A]", help="widths to offer, e.g. 8|4 or 8|4/8")
+    choosing.add_argument(
+        "--bits",
+        metavar="W[/A]",
+        help="widths to offer, e.g. 8|4 or 8|4/8; or a point of enos-explore: front.json#12",
+    )
     choosing.add_argument("--operators", help="operators to offer, e.g. mac|mf|bw")
     choosing.add_argument("--epochs", type=int, metavar="N", help="epochs of the search")
     choosing.add_argument(
@@ -228,15 +232,18 @@ def _explained(compiled: Compiled, name: str) -> str:
 def _options(arguments: argparse.Namespace) -> Options:
     """Return the options of a compilation that the command line asks for."""
     from enos_compiler.assign.budget import Budget
+    from enos_compiler.explore.front import split_reference
     from enos_compiler.options import Options
 
-    weight_bits, activation_bits = _widths(arguments.bits)
+    found = split_reference(arguments.bits or "")
+    weight_bits, activation_bits = _widths(None if found else arguments.bits)
     return Options(
         search=arguments.search,
         budget=Budget.parse(arguments.budget) if arguments.budget else None,
         operators=_names(arguments.operators),
         weight_bits=weight_bits,
         activation_bits=activation_bits,
+        point=(str(found[0]), found[1]) if found else None,
         passes=arguments.passes,
         epochs=arguments.epochs,
         front=arguments.front,

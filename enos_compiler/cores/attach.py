@@ -70,16 +70,7 @@ def attach_choices(
     Raises:
         RefusalError: a layer that no core takes, with every core's reason.
     """
-    homes = target.homes(network)
-    network = network.with_values(
-        {name: replace(value, home=homes[name]) for name, value in network.values.items()}
-    )
-    network = network.with_vectors(
-        {
-            name: replace(v, core=target.host.name if v.is_float else target.vector_unit.name)
-            for name, v in network.vectors.items()
-        }
-    )
+    network = with_homes(network, target)
     book = PriceBook(target)
     notes: list[str] = []
     changed = {
@@ -88,6 +79,20 @@ def attach_choices(
     }
     network = network.with_layers(changed)
     return network, _summary(network, target, book, notes)
+
+
+def with_homes(network: Network, target: Target) -> Network:
+    """Return the network with a home for every value and a unit for every vector operation."""
+    homes = target.homes(network)
+    network = network.with_values(
+        {name: replace(value, home=homes[name]) for name, value in network.values.items()}
+    )
+    return network.with_vectors(
+        {
+            name: replace(v, core=target.host.name if v.is_float else target.vector_unit.name)
+            for name, v in network.vectors.items()
+        }
+    )
 
 
 def _with_choices(

@@ -180,6 +180,13 @@ def load_target(
         SpecError: the file is wrong: `file:line: dotted.path`, the value, what was expected.
     """
     target = build_target(read_target(find_target(str(name_or_path))), inferences=inferences)
+    return configured(target, objective=objective, mapping_cache=mapping_cache)
+
+
+def configured(
+    target: Target, *, objective: Objective | None, mapping_cache: str | Path | None
+) -> Target:
+    """Return the target with its mapping cores set; see `load_target`."""
     mapped = [core for core in target.cores.values() if isinstance(core, Maps)]
     if objective is not None and not mapped:
         raise UsageError(

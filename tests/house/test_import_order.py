@@ -26,6 +26,7 @@ TIERS: tuple[tuple[str, ...], ...] = (
     ("search",),
     ("pass_text",),
     ("pipeline",),
+    ("explore",),
     ("options",),
     ("checks", "device_accuracy"),
     ("compiler",),
