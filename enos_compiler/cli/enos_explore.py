@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from enos_compiler.explore.accuracy import Tier
     from enos_compiler.explore.front import Point
     from enos_compiler.explore.run import Explored
+    from enos_compiler.explore.vary import ChipRecipe
+    from enos_compiler.explore.workers import Workers
 
 _EPILOG = """\
 examples:
@@ -35,6 +39,7 @@ examples:
   enos-explore net.py --target simba --objectives noise,edp --generations 500 --population 40
   enos-explore net.py --vary cores.array.levels.shared_glb.entries=13824,27648
   enos-explore net.py --workers loky:8 --tier qat:2 --final full:30
+  enos-explore net.py --count 8/8/8,8/4/8,4/4/4,2/2/2
   enosc examples/digits.py --target eyeriss --bits build/digits-eyeriss-front/front.json#3
 Every evaluation goes to DIR/journal.jsonl at once; --resume goes on where a run was interrupted.
 Accuracies are those of the validation split: proxy rounds the shared weights and re-estimates
@@ -78,6 +83,11 @@ def _parser() -> argparse.ArgumentParser:
         "--mapped-for",
         choices=MAPPED_FOR,
         help="what loop nests minimise; by default what the chip's file says",
+    )
+    what.add_argument(
+        "--count",
+        metavar="I/W/O,...",
+        help="search nothing; count the mappings that fit at these bits, layer by layer",
     )
     how = parser.add_argument_group("how")
     how.add_argument("--generations", type=int, default=25, metavar="N")
@@ -139,6 +149,10 @@ def _explore(words: Sequence[str]) -> None:
     targets = [recipe.build() for recipe in recipes]
     say: Callable[[str], None] = teller(quiet=arguments.quiet, verbose=arguments.verbose)
     tell_of_kernel(targets[0], say)
+    if arguments.count:
+        with connected(workers, address):
+            _count(arguments, recipes[0], workers, say)
+        return
     request = Request(
         model=arguments.model,
         model_args=key_values(arguments.model_arg, "--model-arg"),
@@ -167,6 +181,36 @@ def _explore(words: Sequence[str]) -> None:
         print((prepared.folder / "front.json").read_text(), end="")
     elif not arguments.quiet:
         _print(explored, objectives, prepared.folder)
+
+
+def _count(
+    arguments: argparse.Namespace,
+    chip: ChipRecipe,
+    workers: Workers,
+    say: Callable[[str], None],
+) -> None:
+    """Count mappings, write `mappings.csv` and `mappings.svg`, print a table."""
+    from enos_compiler.explore.counts import as_csv, as_svg, count, parse_triples
+    from enos_compiler.explore.prepare import calibrated
+    from enos_compiler.frontend.user import load_user_model
+    from enos_compiler.outputs import check_writable, replace_text
+
+    triples = parse_triples(arguments.count)
+    model_args = key_values(arguments.model_arg, "--model-arg")
+    user = load_user_model(arguments.model, model_args, seed=arguments.seed)
+    target = chip.build()
+    folder = arguments.output or Path("build") / f"{user.name}-{target.name}-front"
+    check_writable(folder)
+    rows = count(calibrated(user, target, arguments.seed, say), chip, triples, workers, say)
+    folder.mkdir(parents=True, exist_ok=True)
+    replace_text(folder / "mappings.svg", as_svg(rows))
+    replace_text(folder / "mappings.csv", as_csv(rows))
+    if arguments.json:
+        print(json.dumps([{**asdict(row), "bits": list(row.bits)} for row in rows]))
+    elif not arguments.quiet:
+        for row in rows:
+            print(f"{row.layer[:28]:28} {row.bits!s:7} {row.mappings:28,}")
+        print(f"\nwritten to {folder}/mappings.csv and mappings.svg")
 
 
 def _at_least(option: str, value: int | None, least: int) -> None:

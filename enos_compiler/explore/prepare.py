@@ -29,7 +29,9 @@ from enos_compiler.search.checkpoint import fingerprint
 from enos_compiler.search.run import SearchSettings, train_float
 
 if TYPE_CHECKING:
+    from enos_compiler.cores.target import Target
     from enos_compiler.frontend.data import Data
+    from enos_compiler.frontend.user import UserModel
 
 NETWORK = "network"
 """Folder of the network that accuracies are measured of, beside the front."""
@@ -84,9 +86,7 @@ def prepare(request: Request, say: Callable[[str], None]) -> Prepared:
     folder = request.folder or Path("build") / f"{user.name}-{request.target}-front"
     check_writable(folder)
     target = request.chips[0].build()
-    steps = parse_passes("canonicalize,calibrate")
-    context = Context(target=target, user=user, seed=request.seed, say=say)
-    network = Pipeline(steps).run(trace(user), context)
+    network = calibrated(user, target, request.seed, say)
     recipe, journal = None, Journal()
     if "accuracy" in request.objectives:
         data = user.data()
@@ -120,6 +120,12 @@ def prepare(request: Request, say: Callable[[str], None]) -> Prepared:
         say=say,
     )
     return Prepared(options, journal, folder, user.name)
+
+
+def calibrated(user: UserModel, target: Target, seed: int, say: Callable[[str], None]) -> Network:
+    """Return the user's network, canonical, with the range of every value."""
+    context = Context(target=target, user=user, seed=seed, say=say)
+    return Pipeline(parse_passes("canonicalize,calibrate")).run(trace(user), context)
 
 
 def _with_weights(
