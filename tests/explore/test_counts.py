@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 
 import pytest
-from test_command import MODEL
+from explore_model import MODEL
 
 from enos_compiler.cli.enos_explore import main as enos_explore
 from enos_compiler.cli.enos_map import main as enos_map

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from test_command import MODEL
+from explore_model import MODEL
 
 from enos_compiler.cli.enos_explore import main as enos_explore
 from enos_compiler.errors import EnosError, UsageError
