@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from math import ceil
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from enos_compiler.cores.target import Target
 
 Rule = Literal["critical path", "execution order"]
+
+_TRIALS = 64
+"""Most schedules that the improvement of one tries."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,24 +70,65 @@ def lower_bound(graph: TaskGraph) -> Fraction:
 
 
 def time_tasks(graph: TaskGraph) -> Timing:
-    """Return the shorter of two list schedules: by critical path, and by execution order.
+    """Return the shortest schedule found: list schedules by two rules, then improved.
 
-    Each is tightened (see `tighten`). The first wins a tie, and within one rule the task that comes
-    first in execution order does.
+    By critical path, and by execution order; each is tightened (see `tighten`). The first wins a
+    tie, and within one rule the task that comes first in execution order does. The better one's
+    order of urgency is then changed pair by pair while that shortens it and the bound is not met.
     """
     order = {name: i for i, name in enumerate(graph.tasks)}
-    urgent = {name: -length for name, length in graph.critical_path().items()}
-    rules: dict[Rule, Mapping[str, Fraction]] = {
-        "critical path": urgent,
-        "execution order": {name: Fraction(i) for name, i in order.items()},
+    length = graph.critical_path()
+    rules: dict[Rule, list[str]] = {
+        "critical path": sorted(graph.tasks, key=lambda n: (-length[n], order[n])),
+        "execution order": list(graph.tasks),
     }
-    timings = []
-    for rule, priority in rules.items():
-        start = list_schedule(graph, {n: (priority[n], order[n]) for n in graph.tasks})
-        start = tighten(graph, start)
-        ends = (start[n] + graph.tasks[n].duration for n in start)
-        timings.append(Timing(start, max(ends, default=Fraction(0)), rule))
-    return min(timings, key=lambda timing: timing.makespan)
+    timings = {rule: _time(graph, urgency, rule) for rule, urgency in rules.items()}
+    best = min(timings.values(), key=lambda timing: timing.makespan)
+    return _improved(graph, rules[best.rule], best)
+
+
+def _time(graph: TaskGraph, urgency: Sequence[str], rule: Rule) -> Timing:
+    """Return the tightened list schedule of an order of urgency."""
+    priority = {name: (Fraction(i), 0) for i, name in enumerate(urgency)}
+    start = tighten(graph, list_schedule(graph, priority))
+    ends = (start[n] + graph.tasks[n].duration for n in start)
+    return Timing(start, max(ends, default=Fraction(0)), rule)
+
+
+def _improved(graph: TaskGraph, urgency: Sequence[str], best: Timing) -> Timing:
+    """Return the schedule after moving tasks forward in urgency while that shortens it.
+
+    Only tasks that wait for their resource are moved: before the one that holds it. `_TRIALS`
+    bounds the work.
+    """
+    bound, current, trials = lower_bound(graph), list(urgency), 0
+    shortened = True
+    while shortened and best.makespan > bound:
+        shortened = False
+        for name, holder in _held_up(graph, best):
+            if trials >= _TRIALS:
+                return best
+            trials += 1
+            trial = [n for n in current if n != name]
+            trial.insert(trial.index(holder), name)
+            found = _time(graph, trial, best.rule)
+            if found.makespan < best.makespan:
+                best, current, shortened = found, trial, True
+                break
+    return best
+
+
+def _held_up(graph: TaskGraph, timing: Timing) -> Iterator[tuple[str, str]]:
+    """Yield tasks that start later than what they wait for allows, and who holds their resource."""
+    end = {n: timing.start[n] + task.duration for n, task in graph.tasks.items()}
+    for name, task in graph.tasks.items():
+        ready = max((end[other] for other in graph.graph.predecessors(name)), default=Fraction(0))
+        if timing.start[name] <= ready:
+            continue
+        for other, held in graph.tasks.items():
+            holds = held.resource == task.resource and ready < end[other] <= timing.start[name]
+            if holds and other != name:
+                yield name, other
 
 
 def list_schedule(

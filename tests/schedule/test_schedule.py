@@ -6,13 +6,15 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from itertools import pairwise, permutations
+from itertools import combinations, pairwise, permutations
 from typing import Any, cast
 
 import networkx as nx
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import Bounds, LinearConstraint, milp
 from tiny_network import TinyCore, TinyTarget, attach, layer, network
 
 from enos_compiler.cores.accounting import itemise
@@ -224,6 +226,63 @@ def test_lower_bound_is_below_every_order(graph: TaskGraph) -> None:
         best = min(max(end.values()), best) if best is not None else max(end.values())
     assert best is not None
     assert lower_bound(graph) <= best <= time_tasks(graph).makespan
+
+
+def _optimum(graph: TaskGraph) -> Fraction:
+    """Return the shortest makespan, by a mixed-integer program over starts and orders."""
+    names = list(graph.tasks)
+    at = {n: i for i, n in enumerate(names)}
+    length = [float(graph.tasks[n].duration) for n in names]
+    pairs = [
+        (i, j)
+        for i, j in combinations(range(len(names)), 2)
+        if graph.tasks[names[i]].resource == graph.tasks[names[j]].resource
+    ]
+    horizon, last = sum(length), len(names)
+    size = last + 1 + len(pairs)
+    rows, least = [], []
+
+    def require(entries: dict[int, float], bound: float) -> None:
+        row = np.zeros(size)
+        for column, factor in entries.items():
+            row[column] = factor
+        rows.append(row)
+        least.append(bound)
+
+    for a, b in graph.graph.edges:
+        require({at[b]: 1, at[a]: -1}, length[at[a]])
+    for i in range(last):
+        require({last: 1, i: -1}, length[i])
+    for k, (i, j) in enumerate(pairs, start=last + 1):
+        require({j: 1, i: -1, k: horizon}, length[i])  # either i before j, where k is 0
+        require({i: 1, j: -1, k: -horizon}, length[j] - horizon)
+    solved = milp(
+        np.eye(size)[last],
+        constraints=LinearConstraint(np.array(rows), np.array(least), np.inf),
+        integrality=[*(0,) * (last + 1), *(1,) * len(pairs)],
+        bounds=Bounds(0, [*(horizon,) * (last + 1), *(1.0,) * len(pairs)]),
+    )
+    return Fraction(round(solved.fun * 10), 10)
+
+
+@settings(deadline=None, max_examples=60)
+@given(graph=_graphs(most=8))
+def test_schedules_are_close_to_the_exact_optimum(graph: TaskGraph) -> None:
+    """No schedule is shorter than the optimum; on such graphs ours is within a fifth of it."""
+    best, found = _optimum(graph), time_tasks(graph).makespan
+    assert lower_bound(graph) <= best <= found
+    assert found <= best * Fraction(6, 5) or found - best <= Fraction(1, 10)
+
+
+def test_improvement_finds_what_neither_rule_does() -> None:
+    """The longest path's head holds a resource that a shorter but more blocking task needs."""
+    graph = TaskGraph()
+    tasks = (("a", "p", 3), ("b", "p", 2), ("c", "q", 4), ("d", "r", 2), ("e", "q", 2))
+    for name, resource, cycles in tasks:
+        graph.tasks[name] = Task(name, resource, "compute", Cost({}, cycles), {"layer": name})
+    graph.graph = nx.DiGraph([("a", "d"), ("d", "e"), ("b", "c")])
+    graph.graph.add_nodes_from(graph.tasks)
+    assert time_tasks(graph).makespan == _optimum(graph)
 
 
 def test_critical_path_is_the_longest_path() -> None:
