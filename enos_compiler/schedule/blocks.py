@@ -7,7 +7,7 @@ moves as a whole.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from enos_compiler.cores.steps import Step, StepCycles, pipeline
@@ -94,9 +94,18 @@ def block_of(task: Task) -> Block:
     steps = []
     for i, (step, start) in enumerate(zip(task.steps, starts, strict=True)):
         steps.append(_step_parts(task, i, step, start))
-    parts = [part for step in steps for part in step]
-    parts.sort(key=lambda part: part.begin)
-    return Block(tuple(parts), tuple(steps))
+    return Block(tuple(sorted(_placed(steps), key=lambda part: part.begin)), tuple(steps))
+
+
+def _placed(steps: Sequence[tuple[Part, Part, Part]]) -> Iterator[Part]:
+    """Yield instructions as `pipeline` places them: a load before the step that it overlaps."""
+    for i, (load, compute, store) in enumerate(steps):
+        if i == 0:
+            yield load
+        if i + 1 < len(steps):
+            yield steps[i + 1][0]
+        yield compute
+        yield store
 
 
 def ports(task: Task) -> tuple[str, str]:

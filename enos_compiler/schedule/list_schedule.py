@@ -32,7 +32,7 @@ _TRIALS = 64
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """When each task starts, in ns, and the rule that gave the shortest makespan."""
+    """When each task starts, in ns, in the order of placing, and the rule that led to it."""
 
     start: Mapping[str, Fraction]
     makespan: Fraction
@@ -44,7 +44,7 @@ def schedule_network(network: Network, target: Target) -> tuple[Program, Timing]
     items = itemise(network, target)
     graph = inference_tasks(network, target, items)
     timing = time_tasks(graph)
-    instructions = _instructions(graph, timing)
+    instructions = instructions_of(graph, timing)
     set_up = _set_up(network, items)
     used = (one.resource for one in (*instructions, *set_up))
     program = Program(
@@ -220,18 +220,18 @@ class _Places:
 
 def _set_up(network: Network, items: Items) -> tuple[Instruction, ...]:
     graph = set_up_tasks(network, items)
-    return _instructions(graph, time_tasks(graph))
+    return instructions_of(graph, time_tasks(graph))
 
 
-def _instructions(graph: TaskGraph, timing: Timing) -> tuple[Instruction, ...]:
-    """Return the instructions by start, then by execution order."""
-    blocks = {name: block_of(task) for name, task in graph.tasks.items()}
+def instructions_of(graph: TaskGraph, timing: Timing) -> tuple[Instruction, ...]:
+    """Return the instructions by start; at one time, those of the task that was placed first."""
     found: list[tuple[int, Instruction]] = []
-    for name, task in graph.tasks.items():
+    for name, begin in timing.start.items():
+        task = graph.tasks[name]
         clock = Fraction(str(task.cost.clock_ns))
-        start = ceil(timing.start[name] / clock)
-        before = sorted(blocks[other].last.id for other in graph.graph.predecessors(name))
-        for i, part in enumerate(blocks[name].parts):
+        start = ceil(begin / clock)
+        before = sorted(block_of(graph.tasks[n]).last.id for n in graph.graph.predecessors(name))
+        for i, part in enumerate(block_of(task).parts):
             waits = (*part.after, *(before if i == 0 else ()))
             found.append((start + part.begin, _instruction(task, part, start, clock, waits)))
     found.sort(key=lambda pair: pair[0])

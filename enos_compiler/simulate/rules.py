@@ -48,7 +48,7 @@ def check_program(executable: Executable) -> None:
         raise ReplayError(f"the clock period is {program.clock_ns} ns", place="program")
     buffers = _check_buffers(executable)
     for sequence in (program.setup, program.instructions):
-        _check_sequence(sequence, program)
+        check_times(sequence, program)
     _check_accesses(program, buffers)
     _check_owners(executable)
 
@@ -117,7 +117,12 @@ def _count(shape: Iterable[int]) -> int:
 # Times
 
 
-def _check_sequence(sequence: Sequence[Instruction], program: Program) -> None:
+def check_times(sequence: Sequence[Instruction], program: Program) -> None:
+    """Refuse instructions out of order, off the clock, too early, or two on one resource.
+
+    Raises:
+        ReplayError: names the instruction and the rule.
+    """
     clock = Fraction(str(program.clock_ns))
     seen: dict[str, Instruction] = {}
     busy: dict[str, Instruction] = {}
@@ -127,7 +132,7 @@ def _check_sequence(sequence: Sequence[Instruction], program: Program) -> None:
             raise refuse(one, "its id stands twice")
         if one.resource not in program.resources:
             raise refuse(one, f"`{one.resource}` is no resource of the program")
-        _check_times(one, clock)
+        _check_clock(one, clock)
         if previous is not None and one.start_cycle < previous.start_cycle:
             raise refuse(one, f"stands behind {previous.id}, which starts later")
         _check_waits(one, seen)
@@ -137,7 +142,7 @@ def _check_sequence(sequence: Sequence[Instruction], program: Program) -> None:
         busy[one.resource] = seen[one.id] = previous = one
 
 
-def _check_times(one: Instruction, clock: Fraction) -> None:
+def _check_clock(one: Instruction, clock: Fraction) -> None:
     if one.start_cycle < 0 or one.cycles < 0:
         raise refuse(one, "has a negative time")
     times = (("start", one.start_ns, one.start_cycle), ("end", one.end_ns, _end(one)))

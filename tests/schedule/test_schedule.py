@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from itertools import combinations, pairwise, permutations
+from itertools import combinations, pairwise, permutations, product
 from typing import Any, cast
 
 import networkx as nx
@@ -18,13 +18,22 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 from tiny_network import TinyCore, TinyTarget, attach, layer, network
 
 from enos_compiler.cores.accounting import itemise
+from enos_compiler.cores.steps import Step, StepCycles, pipeline
 from enos_compiler.cores.target import Target
 from enos_compiler.errors import PassError
 from enos_compiler.ir.choice import Bits
 from enos_compiler.ir.cost import Cost
 from enos_compiler.ir.network import Home, Network, Value, Vector
-from enos_compiler.schedule.list_schedule import lower_bound, schedule_network, time_tasks
+from enos_compiler.ir.program import Instruction, Program
+from enos_compiler.schedule.blocks import PLACES
+from enos_compiler.schedule.list_schedule import (
+    instructions_of,
+    lower_bound,
+    schedule_network,
+    time_tasks,
+)
 from enos_compiler.schedule.tasks import Task, TaskGraph
+from enos_compiler.simulate.rules import check_times
 
 
 def _chip() -> TinyTarget:
@@ -226,6 +235,74 @@ def test_lower_bound_is_below_every_order(graph: TaskGraph) -> None:
         best = min(max(end.values()), best) if best is not None else max(end.values())
     assert best is not None
     assert lower_bound(graph) <= best <= time_tasks(graph).makespan
+
+
+@st.composite
+def _stepped_graphs(draw: st.DrawFn) -> TaskGraph:
+    """Return tasks of which some run in steps, in any order of urgency."""
+    found = TaskGraph()
+    cycles = st.builds(StepCycles, *[st.integers(0, 4)] * 3)
+    for i in range(draw(st.integers(1, 8))):
+        core = draw(st.sampled_from(["p", "q"]))
+        told = draw(st.lists(cycles, max_size=4))
+        port = draw(st.booleans())
+        steps = tuple(Step({"P": (k, k + 1)}, {}, {}, {}, c) for k, c in enumerate(told))
+        length = pipeline(told, one_port=port)[1] if told else draw(st.integers(0, 5))
+        name = f"t{i}"
+        found.tasks[name] = Task(
+            name,
+            core,
+            "compute",
+            Cost({}, length, 0.1),
+            {"layer": name},
+            steps=steps,
+            one_port=port,
+        )
+        found.graph.add_node(name)
+        for j in draw(st.sets(st.integers(0, i - 1), max_size=2)) if i else ():
+            found.graph.add_edge(f"t{j}", name)
+    return found
+
+
+@settings(deadline=None, max_examples=200)
+@given(graph=_stepped_graphs())
+def test_instructions_of_steps_keep_the_rules_of_the_machine(graph: TaskGraph) -> None:
+    """Whatever overlaps: resources, waits, ports of both directions, places of a core's steps."""
+    timing = time_tasks(graph)
+    listed = instructions_of(graph, timing)
+    resources = tuple({one.resource for one in listed})
+    check_times(listed, Program(resources, (), listed, {}, 0.1))
+    ends = [one.start_cycle + one.cycles for one in listed]
+    assert max(ends) * Fraction(1, 10) == timing.makespan
+    assert lower_bound(graph) <= timing.makespan
+    assert timing.makespan <= sum(t.duration for t in graph.tasks.values())
+    for core in ("p", "q"):
+        mine = [
+            one for one in listed if one.resource.split(".")[0] == core and one.step is not None
+        ]
+        _check_places(mine)
+        ports = [one for one in mine if one.op != "compute" and one.cycles]
+        shared = [one for one in ports if one.resource == f"{core}.port"]
+        for one, other in product(shared, ports):
+            apart = (
+                one.start_cycle + one.cycles <= other.start_cycle
+                or other.start_cycle + other.cycles <= one.start_cycle
+            )
+            assert one is other or apart
+
+
+def _check_places(listed: list[Instruction]) -> None:
+    """At no time are more than two steps between load and compute, or compute and store."""
+    by_step = {(one.layer, one.step, one.op): one for one in listed}
+    for first, last in (("load", "compute"), ("compute", "store")):
+        spans = [
+            (one.start_cycle, end.start_cycle + end.cycles)
+            for (layer, step, op), one in by_step.items()
+            if op == first
+            for end in (by_step[layer, step, last],)
+        ]
+        for begin, end in spans:
+            assert sum(a <= begin < b for a, b in spans) <= PLACES or begin == end
 
 
 def _optimum(graph: TaskGraph) -> Fraction:
