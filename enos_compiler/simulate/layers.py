@@ -3,7 +3,7 @@
 
 A core has two places for the operands of steps and two for their results. Sums are kept per layer
 until every product is in them; only then may a store hand them out. Whether as many words moved as
-operands were needed for the first time is checked at every load and store.
+there are operands and results is checked when the last step is loaded, and at every store.
 """
 
 from __future__ import annotations
@@ -154,7 +154,8 @@ class Cores:
         form, index = part.operand(which, value.shape)
         codes = self.read(name, form, index)
         seen = run.seen.setdefault(name, np.zeros(self.store.buffers[name].elements, np.bool_))
-        seen.reshape(form)[index] = True
+        form, read = part.touched(which, value.shape)
+        seen.reshape(form)[read] = True
         return in_format(codes, value.format, run.kernel.quantized.input_formats[which])
 
     def _see_weights(self, run: LayerRun, part: Part) -> None:
@@ -166,7 +167,9 @@ class Cores:
         seen.reshape(form)[index] = True
 
     def _check_claims(self, run: LayerRun) -> None:
-        """Refuse loads that moved fewer words than operands were seen for the first time."""
+        """Refuse loads that, all together, moved fewer words than there were operands."""
+        if len(run.held) < run.steps:
+            return
         needed: Counter[Action] = Counter()
         for name, seen in run.seen.items():
             buffer = self.store.buffers[name]

@@ -109,6 +109,23 @@ class Part:
         windows = tuple(slice(w.first, w.end) for w in self.windows(stored))
         return stored, (rows, _span(self.channels("C")), *windows)
 
+    def touched(self, which: int, stored: Shape) -> tuple[Shape, Index]:
+        """Return the form and the index of what its products really read of an operand.
+
+        Where windows are further apart than they reach, rows and columns between are not read.
+        """
+        form, index = self.operand(which, stored)
+        if self.kernel.op != "conv":
+            return form, index
+        shape = self.kernel.shape
+        pairs: tuple[tuple[Dim, Dim], ...] = (("P", "R"), ("Q", "S"))
+        lines = [np.arange(*self.ranges["N"]), self.channels("C")]
+        for i, (outputs, taps) in enumerate(pairs[: len(stored) - 2]):
+            first = np.arange(*self.ranges[outputs]) * shape.stride[i] - shape.padding[i]
+            read = np.unique(first[:, None] + np.arange(*self.ranges[taps]) * shape.dilation[i])
+            lines.append(read[(read >= 0) & (read < stored[2 + i])])
+        return form, np.ix_(*lines)
+
     def windows(self, stored: Shape) -> tuple[Window, ...]:
         """Return what it reads of each spatial axis of a stored convolution input."""
         shape, axes = self.kernel.shape, len(stored) - 2
