@@ -269,7 +269,9 @@ class CrossbarCore:
             )
         )
         events.update(requantisation(self.name, layer, choice))
-        before, programming, bits = self._weights(placement, choice, found.programming)
+        before, programming, bits = self._weights(
+            placement, choice, found.programming["cell/program"]
+        )
         slot = self.spec.converters.conversion_ns.value / self.chip.clock_ns
         work = crossbar_work(
             shape,
@@ -297,13 +299,18 @@ class CrossbarCore:
         return CoreCost(inference, programming, {**detail, "work": work.as_detail()})
 
     def _weights(
-        self, placement: LayerPlacement, choice: Choice, written: Mapping[str, int]
+        self, placement: LayerPlacement, choice: Choice, written: int
     ) -> tuple[Cost, Cost, int]:
         """Return the cost of writing weights before each inference, and once for many of them.
 
         The third part is the bits of a weight that comes from DRAM in every inference, 0 for none.
+
+        Args:
+            placement: where they lie.
+            choice: whether they stay, and where they come from.
+            written: cells in use, of all copies.
         """
-        writing = self._writing(written["cell/program"])
+        writing = self._writing(written)
         if not _reloads(choice):
             return Cost(), self._with_weights(placement, writing), 0
         if STAGED in choice.options and self.weight_memory is not None:

@@ -320,7 +320,7 @@ def sample(
     uniform, normal = _draws(count, dimensions)
     which = torch.searchsorted(weights.cumsum(0), uniform).clamp(max=len(weights) - 1)
     factors = torch.linalg.cholesky(covariances)
-    points = means[which] + (factors[which] @ normal[..., None])[..., 0]
+    points: Tensor = means[which] + (factors[which] @ normal[..., None])[..., 0]
     return points.expand(start.shape[0], -1, -1)
 
 

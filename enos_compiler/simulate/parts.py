@@ -173,7 +173,9 @@ class Part:
         return layer_total(cut, operands)
 
     def _shape(self, stored: Shape) -> LayerShape:
-        extents = {d.lower(): end - first for d, (first, end) in self.ranges.items()}
+        extents: dict[str, Any] = {
+            d.lower(): end - first for d, (first, end) in self.ranges.items()
+        }
         shape = replace(self.kernel.shape, **extents)
         if self.kernel.op != "conv":
             return shape

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -41,7 +42,7 @@ def inputs() -> torch.Tensor:
     return torch.randn(4, 3, 12, 12, generator=torch.Generator().manual_seed(1))
 
 
-def compiled(target: str | Path, **options: object) -> Compiled:
+def compiled(target: str | Path, **options: Any) -> Compiled:
     return enos_compiler.compile(model(), (inputs(),), target=str(target), **options)
 
 

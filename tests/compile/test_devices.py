@@ -20,8 +20,10 @@ import enos_compiler
 from enos_compiler.assign.array_noise import ArrayNoise
 from enos_compiler.cli.enosc import main
 from enos_compiler.compiler import Compiled
+from enos_compiler.cores.base import HasArrays
 from enos_compiler.cores.target import load_target
 from enos_compiler.crossbar.montecarlo import noise_to_signal
+from enos_compiler.crossbar.nonideal import NonIdealities
 from enos_compiler.errors import EnosError, SpecError, UsageError
 from enos_compiler.evaluate.study import wilson
 from enos_compiler.frontend.data import Data
@@ -81,6 +83,13 @@ def chip(folder: Path, block: str = NOISY, name: str = "isaac") -> str:
     file = folder / "noisy.yaml"
     file.write_text(text.replace(marker, block + marker, 1))
     return str(file)
+
+
+def errors_of(target: str) -> NonIdealities:
+    """Return what is wrong with the crossbars of a chip."""
+    core = load_target(target).cores["xbar"]
+    assert isinstance(core, HasArrays)
+    return core.errors
 
 
 def evaluated(target: str, **options: Any) -> Compiled:
@@ -207,12 +216,12 @@ def test_every_error_can_be_named(tmp_path: Path) -> None:
         "      read_noise: {sigma: 0.1, kind: proportional}\n"
         "      adc: {offset_lsb: 1, inl_lsb: 1}\n"
     )
-    errors = load_target(chip(tmp_path, block)).cores["xbar"].errors
+    errors = errors_of(chip(tmp_path, block))
     assert len(errors.names) == 9
     assert errors.wires is not None
     assert errors.wires.exact
     assert errors.wires.r_on_ohm == 1e4
-    assert load_target("cim").cores["xbar"].errors.names == ()
+    assert errors_of("cim").names == ()
     with pytest.raises(SpecError, match="has no source"):
         load_target(chip(tmp_path, block.replace('      source: "invented"\n', "")))
 

@@ -34,7 +34,8 @@ class Constant(nn.Module):
         )
 
     def forward(self, start: Tensor) -> Tensor:
-        return self.mixture(self.count, start)
+        drawn: Tensor = self.mixture(self.count, start)
+        return drawn
 
 
 class Head(nn.Module):
@@ -50,7 +51,9 @@ class Head(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.body(x)
-        return self.draw(self.logits(h), self.means(h), self.deviations(h).clamp(-1.0, 0.5))
+        spread = self.deviations(h).clamp(-1.0, 0.5)
+        drawn: Tensor = self.draw(self.logits(h), self.means(h), spread)
+        return drawn
 
 
 def test_torch_samples_exactly_and_afresh() -> None:

@@ -27,11 +27,11 @@ from enos_compiler.cores import map_cache, nest_search
 from enos_compiler.cores.base import CoreCost, Homes
 from enos_compiler.cores.loopnest import LoopNestCore
 from enos_compiler.cores.loopnest_spec import packed_bits, packs_evenly
-from enos_compiler.cores.memory import words
 from enos_compiler.cores.nest_data import read_mapping
 from enos_compiler.cores.target import Target, build_target, load_target
 from enos_compiler.errors import InfeasibleError, SpecError
 from enos_compiler.ir import Bits, Choice, LayerShape, Refusal
+from enos_compiler.ir.packing import words
 from enos_compiler.mapping.count import count_events
 from enos_compiler.mapping.machine import Machine
 from enos_compiler.mapping.nest import MappingError, Nest

@@ -18,11 +18,11 @@ from enos_compiler.cores import map_cache
 from enos_compiler.cores.arithmetic import accumulators, operation_pj
 from enos_compiler.cores.base import CoreCost, Homes
 from enos_compiler.cores.loopnest import LoopNestCore
-from enos_compiler.cores.memory import words
 from enos_compiler.cores.nest_homes import RESIDENT
 from enos_compiler.cores.target import Target, build_target
 from enos_compiler.errors import SpecError
 from enos_compiler.ir import Bits, Choice, LayerShape, Refusal
+from enos_compiler.ir.packing import words
 from enos_compiler.mapping.nest import MappingError, Nest
 from enos_compiler.mapping.problem import Problem
 from enos_compiler.spec import check_target, find_target, parse_document

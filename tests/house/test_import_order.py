@@ -6,6 +6,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -130,3 +131,9 @@ def test_every_package_is_listed_for_the_wheel() -> None:
         for p in (ROOT / "enos_compiler").rglob("__init__.py")
     }
     assert listed == present | {"enos_compiler.passes", "enos_compiler.targets"}
+
+
+def test_test_files_have_names_of_their_own() -> None:
+    """Test folders are no packages: pytest and mypy know a file by its name alone."""
+    found = Counter(p.name for p in (ROOT / "tests").rglob("test_*.py"))
+    assert not [name for name, count in found.items() if count > 1]

@@ -15,18 +15,22 @@ from onnx import TensorProto, helper
 from sampling_mixtures import TWO
 
 from enos_compiler.errors import InfeasibleError
-from enos_compiler.ir.choice import Bits
 from enos_compiler.ir.formats import IntArray, QuantizedLayer, ValueFormat
 from enos_compiler.ir.network import Layer
 from enos_compiler.ir.shape import LayerShape
-from enos_compiler.operators.sample import Sample, SamplerProgram, form_of, tables_of
+from enos_compiler.operators.sample import (
+    Sample,
+    SamplerProgram,
+    form_of,
+    quantize_sampler,
+    tables_of,
+)
 from enos_compiler.sampling.form import SamplerForm
 from enos_compiler.semantics.onnx_builder import OnnxBuilder
 
 MODES = (ort.GraphOptimizationLevel.ORT_DISABLE_ALL, ort.GraphOptimizationLevel.ORT_ENABLE_ALL)
 FORM = SamplerForm(chains=5, burn_in=6, thinning=2, refresh=7)
 START = ValueFormat(exponent=-7, zero_point=0, bits=8)
-NONE = np.zeros(0)
 
 
 def _layer(op: str, inputs: tuple[str, ...], shape: LayerShape) -> Layer:
@@ -34,7 +38,7 @@ def _layer(op: str, inputs: tuple[str, ...], shape: LayerShape) -> Layer:
 
 
 def _quantized(layer: Layer, program: SamplerProgram, *formats: ValueFormat) -> QuantizedLayer:
-    return Sample().quantize(layer, NONE, NONE, NONE, Bits(8, 8, 8), formats, program=program)
+    return quantize_sampler(layer, formats, program)
 
 
 def _onnx(layer: Layer, quantized: QuantizedLayer, codes: tuple[IntArray, ...]) -> list[np.ndarray]:

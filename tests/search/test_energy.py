@@ -52,7 +52,7 @@ def test_certain_choice_costs_what_the_accounting_says(seed: int) -> None:
     assigned = network.with_layers(layers).with_vectors(vectors)
     expected = price(assigned, target).energy_pj
     with torch.no_grad():
-        found = float(expected_energy(network, target)(architecture))
+        found = float(expected_energy(network, target)(architecture.drawn))
     assert found == pytest.approx(expected, rel=1e-5)
 
 
@@ -70,10 +70,10 @@ def test_reader_that_asks_more_than_is_stored_is_priced_at_what_is_stored() -> N
         architecture = Architecture(network)
         one_hot(architecture, {**chosen, "c2": Choice("xbar", "mf", Bits(asked, 4, 4))})
         own = energy.class_pj["c2"] @ architecture.probabilities["c2"]
-        totals.append(float((energy(architecture) - own).detach()))
+        totals.append(float((energy(architecture.drawn) - own).detach()))
     assert totals[0] == pytest.approx(totals[1], rel=1e-6)
     target.link_pj = 0
-    without = expected_energy(network, target)(architecture) - own
+    without = expected_energy(network, target)(architecture.drawn) - own
     assert float(without.detach()) < totals[1] - 1
 
 
@@ -82,7 +82,7 @@ def test_gradient_is_the_difference_of_prices() -> None:
     network, target = offer(build(width=4), ("mac", "shift"), (8, 4)), chip()
     architecture = Architecture(network)
     energy = expected_energy(network, target)
-    energy(architecture).backward()  # type: ignore[no-untyped-call]
+    energy(architecture.drawn).backward()  # type: ignore[no-untyped-call]
     for logits in architecture.free:
         assert logits.grad is not None
         assert float(logits.grad.sum()) == pytest.approx(0.0, abs=1.0)

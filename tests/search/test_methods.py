@@ -231,7 +231,7 @@ def test_second_order_gradient_is_the_derivative_through_the_next_step() -> None
             self.settings = type("S", (), {"learning_rate": 0.1})()
 
         def backward(self, chosen: list[int], **_: bool) -> float:
-            w, a = self.module[0], method.architecture.parameters()[0]
+            w, a = self.module[0], next(iter(method.architecture.parameters()))
             w.grad = a.grad = None
             loss = (w - a).square() if chosen == [0] else w.square()
             (loss.sum() + 0 * a.sum()).backward()

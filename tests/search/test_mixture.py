@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -93,6 +94,11 @@ def composite(
     )
 
 
+def rounded(x: Tensor, _value: str, bits: int) -> Tensor:
+    """Return x on the grid of a width, straight-through."""
+    return x + ((x / ROUNDING[bits]).round() * ROUNDING[bits] - x).detach()
+
+
 def naive_forms(weight: Tensor, candidate: Candidate) -> tuple[Tensor, Tensor]:
     """A and B of one candidate: its table read weight by weight, its slopes as surrogates."""
     operator, bits, kernel = candidate
@@ -127,7 +133,7 @@ def naive(call: Call, candidates: tuple[Candidate, ...], shares: Shares) -> Tens
     return total
 
 
-CASES = {
+CASES: dict[str, tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]] = {
     "square": ((4, 6, 9, 9), (5, 6, 5, 5), {}),
     "strided": ((4, 6, 9, 9), (5, 6, 5, 5), {"stride": (2, 2)}),
     "grouped": ((4, 6, 9, 9), (6, 3, 5, 5), {"groups": 2}),
@@ -155,12 +161,7 @@ def test_composite_is_the_naive_sum_of_branches(case: str) -> None:
         probabilities = weights.clone().requires_grad_()
         inputs = torch.tensor([0.7, 0.3], requires_grad=True)
         call = a_call(x, weight, **attributes)
-        call = replace(
-            call,
-            read=lambda _v, bits, x=x: (
-                x + ((x / ROUNDING[bits]).round() * ROUNDING[bits] - x).detach()
-            ),
-        )
+        call = replace(call, read=partial(rounded, x))
         shares = Shares(probabilities, inputs)
         mixed = compute(call, shares) if compute else naive(call, candidates, shares)
         if upstream is None:

@@ -129,8 +129,8 @@ def _earlier(program: Executable, name: str, cycles: int) -> Executable:
         if one.id != name:
             return one
         start = one.start_cycle - cycles
-        times = {"start_ns": start * clock, "end_ns": (start + one.cycles) * clock}
-        return replace(one, start_cycle=start, after=(), **times)
+        end_ns = (start + one.cycles) * clock
+        return replace(one, start_cycle=start, after=(), start_ns=start * clock, end_ns=end_ns)
 
     return _with(program, change)
 
