@@ -105,7 +105,7 @@ def naive_step(network: Network) -> Step:
             shares = space.shares(architecture.probabilities[name]).candidates
             x = call.read(call.layer.inputs[0], 8)
             total = sum(
-                share * operator_sum(call, x, operator, bits)
+                share * operator_sum(call, x, (operator, 8, bits))
                 for share, (operator, bits, _) in zip(shares, mixture.candidates, strict=True)
             )
             return add_bias(call, torch.as_tensor(total))

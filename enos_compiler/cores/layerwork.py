@@ -10,6 +10,7 @@ from enos_compiler.cores.arithmetic import accumulators, offered_weight_bits, op
 from enos_compiler.ir.choice import Bits, Choice, Refusal
 from enos_compiler.ir.cost import Action
 from enos_compiler.ir.network import Layer
+from enos_compiler.semantics.widths import DEFAULT_BITS
 
 REQUANTISE_MULTIPLIER_BITS = 8
 """Width of the odd factor m of the m * 2**e that scales an accumulator; the rest is a shift."""
@@ -28,7 +29,10 @@ def layer_widths(layer: Layer, name: str, widths: Iterable[Bits]) -> tuple[Bits,
     An activation product reads both operands at the input width.
     """
     answered: dict[Bits, None] = {}
+    widest = getattr(operator(name), "widest_input", DEFAULT_BITS)
     for bits in widths:
+        if bits.input > widest:
+            continue
         if layer.shape.activation_product:
             answered[bits._replace(weight=bits.input)] = None
             continue
@@ -53,7 +57,11 @@ def offer(
     answered = layer_widths(layer, name, widths)
     if not answered:
         offered = ", ".join(map(str, operator(name).weight_bits))
-        yield Refusal(core, name, f"offers weights of {offered} bits, above every requested width")
+        reason = f"offers weights of {offered} bits, above every requested width"
+        widest = getattr(operator(name), "widest_input", DEFAULT_BITS)
+        if all(bits.input > widest for bits in widths):
+            reason = f"reads inputs of at most {widest} bits, every requested width is above"
+        yield Refusal(core, name, reason)
     for bits in answered:
         reason, fits = None, False
         for choice in (Choice(core, name, bits, option) for option in options):

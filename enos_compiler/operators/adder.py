@@ -23,29 +23,30 @@ if TYPE_CHECKING:
 
     from enos_compiler.semantics.base import OnnxFunction
 
-_REASON = (
-    "adder is not linear in x or sign x: no weight form trains it beside the other operators,"
-    " and no sum of convolutions at the input's width exports it"
-)
-
 
 class Adder:
     """The negative l1 distance of input and kernel, both on the input's scale.
 
     |x - w| has integers only if x and w share one scale: weights are rounded to the input's
     power-of-two scale, whose width they take. Padding is not neutral: a padded tap contributes
-    -|w|. The integers are defined and priced; layers are refused (see `refusal`).
+    -|w|. No sum of convolutions at the input's width computes it; the exported form has a plane
+    for each step of the input, so inputs have at most 4 bits. It is not linear in x or sign x, so
+    that it trains as a branch of its own.
     Source: AdderNet, arXiv 1912.13200 (opening seen); shared scale: abstract of 2101.10015.
     """
 
     name: ClassVar[str] = "adder"
     needs_training: ClassVar[bool] = True
-    weight_bits: ClassVar[tuple[int, ...]] = (2, 3, 4, 5, 6, 7, 8)
+    weight_bits: ClassVar[tuple[int, ...]] = (2, 3, 4)
     elementwise: ClassVar[bool] = False
+    widest_input: ClassVar[int] = 4
 
     def refusal(self, layer: Layer, *, signed_input: bool) -> str | None:
-        """Return why the operator does not take the layer: it has no training and no ONNX form."""
-        return needs_weights(layer, self.name) or _REASON
+        """Return why the operator does not take the layer, or None."""
+        reason = needs_weights(layer, self.name)
+        if reason is None and layer.norm is None:
+            return "adder's sums are never positive: it needs a normalisation behind it"
+        return reason
 
     def weight_forms(self, weight: Tensor, bits: int) -> tuple[Tensor | None, Tensor | None]:
         """Refuse: the sum is not conv(x, A) + conv(sign x, B) for any A and B.
@@ -54,9 +55,20 @@ class Adder:
             RefusalError: always.
         """
         raise RefusalError(
-            f"{_REASON} ({bits}-bit weights of shape {tuple(weight.shape)})",
-            remedy="leave adder out of the operators",
+            f"adder has no weight form ({bits}-bit weights of shape {tuple(weight.shape)})",
+            remedy="train it by its own sum",
         )
+
+    def train_sum(
+        self, x: Tensor, weight: Tensor, layer: Layer, bits: int, fmt: ValueFormat
+    ) -> Tensor:
+        """Return the float sum over an input of format `fmt`, differentiably."""
+        from enos_compiler.operators.adder_training import distance_sum
+        from enos_compiler.operators.weight_codes import straight_through
+
+        top = 2 ** (bits - 1)
+        codes = (weight.detach() / fmt.scale).round_().clamp_(-top, top - 1)
+        return distance_sum(x, straight_through(weight, codes * fmt.scale), layer)
 
     def quantize(
         self,
@@ -112,12 +124,10 @@ class Adder:
         return operations
 
     def onnx_body(self, layer: Layer, quantized: QuantizedLayer) -> OnnxFunction:
-        """Refuse: no ONNX body is defined.
+        """Return the ONNX local function that computes `total`, by thermometer codes."""
+        from enos_compiler.operators.adder_onnx import distance_function
 
-        Raises:
-            RefusalError: always; names the layer.
-        """
-        raise RefusalError(_REASON, place=layer.name, remedy="leave adder out of the operators")
+        return distance_function(layer, quantized)
 
 
 def _distances(steps: IntArray, weight: IntArray, layer: Layer) -> IntArray:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,16 @@ if TYPE_CHECKING:
     from enos_compiler.semantics.base import OnnxFunction
 
 FloatArray = NDArray[np.float64]
+
+
+@runtime_checkable
+class TrainsItself(Protocol):
+    """An operator that no weight form computes."""
+
+    def train_sum(
+        self, x: Tensor, weight: Tensor, layer: Layer, bits: int, fmt: ValueFormat
+    ) -> Tensor:
+        """Return the float sum over an input of format `fmt`, differentiably."""
 
 
 class Operator(Protocol):

@@ -87,10 +87,10 @@ def terms_function(
     for index, part in enumerate(parts):
         suffix = f"_{index}" if len(parts) > 1 else ""
         operand = sign if part.reads == "sign" else steps
-        product = _product(body, layer, operand, part, suffix)
+        product = weighted_product(body, layer, operand, packed(part.weight), suffix)
         scaled = _scaled(body, layer, product, part, suffix, double=double)
         total = body.node("Add", total, scaled) if total else scaled
-    bias = along_channels(quantized.bias, layer, _rank(layer, terms[0].weight))
+    bias = along_channels(quantized.bias, layer, output_rank(layer, terms[0].weight))
     body.node("Add", total, body.tensor("bias", real_tensor(bias, double=double)), output="total")
     variant = ("Signed" if fmt.zero_point else "") + ("Double" if double else "")
     if len(parts) > len(terms):
@@ -101,7 +101,7 @@ def terms_function(
         inputs=("codes", *body.tensors),
         output="total",
         tensors=body.tensors,
-        attributes=_conv_attributes(layer, terms[0].weight) if layer.op == "conv" else {},
+        attributes=conv_attributes(layer, terms[0].weight) if layer.op == "conv" else {},
     )
 
 
@@ -127,15 +127,24 @@ def product_function(name: str, quantized: QuantizedLayer) -> OnnxFunction:
     )
 
 
-def _product(body: FunctionBody, layer: Layer, operand: str, part: Term, suffix: str) -> str:
-    """Add the convolution or matrix product of one part; return its float32 sums."""
+def weighted_product(
+    body: FunctionBody, layer: Layer, operand: str, weight: NDArray[np.generic], suffix: str
+) -> str:
+    """Add the convolution or matrix product of a layer; return its float32 sums.
+
+    Args:
+        body: the function under construction.
+        layer: for its kind.
+        operand: name of the float32 input.
+        weight: (M, C, ...) in a packed integer type.
+        suffix: of the weight's name.
+    """
     if layer.op != "conv":
-        weight = body.tensor(f"weight{suffix}", packed(part.weight.T))
-        return body.node("MatMul", operand, body.cast(weight))
+        name = body.tensor(f"weight{suffix}", np.ascontiguousarray(weight.T))
+        return body.node("MatMul", operand, body.cast(name))
     from onnx import AttributeProto
 
-    weight = body.tensor(f"weight{suffix}", packed(part.weight))
-    product = body.node("Conv", operand, body.cast(weight))
+    product = body.node("Conv", operand, body.cast(body.tensor(f"weight{suffix}", weight)))
     kinds = {"group": AttributeProto.INT}
     kinds |= dict.fromkeys(("strides", "pads", "dilations"), AttributeProto.INTS)
     for attribute, kind in kinds.items():
@@ -149,7 +158,7 @@ def _scaled(
     body: FunctionBody, layer: Layer, product: str, part: Term, suffix: str, *, double: bool
 ) -> str:
     """Add the multiplication by one part's multiplier, in float64 where the total needs it."""
-    factor = along_channels(part.multiplier, layer, _rank(layer, part.weight))
+    factor = along_channels(part.multiplier, layer, output_rank(layer, part.weight))
     name = body.tensor(f"multiplier{suffix}", real_tensor(factor, double=double))
     return body.node("Mul", body.cast(product, double=True) if double else product, name)
 
@@ -191,12 +200,12 @@ def real_tensor(values: IntArray, *, double: bool) -> NDArray[np.generic]:
     return values.astype(np.float64 if double else np.float32)
 
 
-def _rank(layer: Layer, weight: IntArray) -> int:
+def output_rank(layer: Layer, weight: IntArray) -> int:
     """Return the rank of a convolution's output; a linear layer's does not matter."""
     return weight.ndim if layer.op == "conv" else 2
 
 
-def _conv_attributes(layer: Layer, weight: IntArray) -> dict[str, Any]:
+def conv_attributes(layer: Layer, weight: IntArray) -> dict[str, Any]:
     """Return the attributes of a Conv of the layer, for as many axes as its weight has."""
     axes = weight.ndim - 2
     top, left, bottom, right = layer.shape.padding

@@ -19,7 +19,7 @@ from enos_compiler import plugins
 from enos_compiler.ir.choice import Bits
 from enos_compiler.ir.formats import ValueFormat
 from enos_compiler.ir.network import Layer
-from enos_compiler.operators.base import Operator
+from enos_compiler.operators.base import Operator, TrainsItself
 from enos_compiler.operators.mac import Mac
 from enos_compiler.search.fake import sign
 
@@ -143,14 +143,18 @@ def branch_sum(
     x = call.read(call.layer.inputs[0], input_bits)
     if fold is not None and issubclass(plugins.load("operators", name), Mac):
         return call.product(x, fold(call, call.weight, input_bits), None)
-    return operator_sum(call, x, name, weight_bits)
+    return operator_sum(call, x, (name, input_bits, weight_bits))
 
 
-def operator_sum(call: Call, x: Tensor, name: str, weight_bits: int) -> Tensor:
+def operator_sum(call: Call, x: Tensor, arithmetic: tuple[str, int, int]) -> Tensor:
     """Return the sum of one operator over an input as it is read, without bias."""
+    name, input_bits, weight_bits = arithmetic
     if call.weight is None:
         raise ValueError(f"layer {call.layer.name} has no weight")
     operator: Operator = _operator(name)
+    if isinstance(operator, TrainsItself):
+        fmt = call.read_format(call.layer.inputs[0], input_bits)
+        return operator.train_sum(x, call.weight, call.layer, weight_bits, fmt)
     plain, signed = operator.weight_forms(call.weight, weight_bits)
     parts = []
     if plain is not None:

@@ -15,6 +15,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from enos_compiler import plugins
 from enos_compiler.search.forms import Call, add_bias, branch_sum, operator_sum
 from enos_compiler.search.parallel import from_first
 from enos_compiler.search.sign_product import probe_signs, sign_product
@@ -180,7 +181,7 @@ class CompositeMixture:
         """Return the sum of one candidate by itself, times its scale if any is given."""
         operator, weight_bits, kernel = self.candidates[row]
         if row in self._apart:
-            total = operator_sum(call, x, operator, weight_bits)
+            total = self._by_itself(call, operator, weight_bits, len(x))
             return total if scales is None else total * scales[row]
         inner, margins = inside(_weight(call), kernel)
         factor = torch.ones(1) if scales is None else scales[row : row + 1].clone()
@@ -193,6 +194,13 @@ class CompositeMixture:
         if padded[1] is not None:
             parts.append(sign_product(call, x, padded[1]))
         return total_of(parts)
+
+    def _by_itself(self, call: Call, operator: str, weight_bits: int, rows: int) -> Tensor:
+        """Return the sum of an operator that no table holds, at the widest input it reads."""
+        widest = getattr(plugins.load("operators", operator), "widest_input", max(self.input_bits))
+        bits = max((b for b in self.input_bits if b <= widest), default=widest)
+        x = call.read(call.layer.inputs[0], bits)[:rows]
+        return operator_sum(call, x, (operator, bits, weight_bits))
 
     def _follow(self, call: Call, x: Tensor) -> None:
         """Measure the candidates' deviations where it is time and the network trains."""

@@ -33,12 +33,13 @@ def test_every_layer_has_choices_with_costs(network: Network) -> None:
     verify(found, "attach-choices")
     inner = found.layers["c2"]
     assert {(c.core, c.operator) for c in inner.choices} == {
-        ("mac", o) for o in ("mac", "bw", "mf", "ef", "shift", "xnor")
+        ("mac", o) for o in ("mac", "bw", "mf", "ef", "shift", "xnor", "adder")
     } | {("xbar", o) for o in ("mac", "bw", "mf", "ef", "xnor")}
     assert {c.bits.input for c in inner.choices} == {8, 4}
     assert {v.core for v in found.vectors.values()} == {"vector"}
     by_core = {(r.core, r.operator) for r in inner.refusals}
-    assert {("mac", "adder"), ("xbar", "adder"), ("xbar", "shift")} <= by_core
+    assert {("mac", "xnor2"), ("xbar", "adder"), ("xbar", "shift")} <= by_core
+    assert {c.bits.input for c in inner.choices if c.operator == "adder"} == {4}
 
 
 def test_first_and_last_layers_are_mac_on_the_baseline_core(network: Network) -> None:
@@ -67,7 +68,9 @@ def test_an_operator_offers_the_widest_weights_within_the_request(network: Netwo
 def test_signed_inputs_close_mf_and_xnor_and_open_xnor2(network: Network) -> None:
     changed = replace(network.values["r1"], range=(-1.0, 1.0))
     found = attached(network.with_values({"r1": changed}), "attach-choices")
-    assert {c.operator for c in found.layers["c2"].choices} == {"mac", "bw", "ef", "shift", "xnor2"}
+    assert {c.operator for c in found.layers["c2"].choices} == {
+        *("mac", "bw", "ef", "shift", "xnor2", "adder")
+    }
 
 
 def test_a_layer_that_no_core_takes_names_every_reason(network: Network) -> None:

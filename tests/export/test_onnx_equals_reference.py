@@ -29,7 +29,7 @@ from enos_compiler.semantics.registry import vector_op
 
 UNSIGNED = ValueFormat(-5, 0, 8)
 SIGNED = ValueFormat(-5, 128, 8)
-OPERATORS = ("mac", "bw", "mf", "ef", "shift", "xnor", "xnor2")
+OPERATORS = ("mac", "bw", "mf", "ef", "shift", "xnor", "xnor2", "adder")
 some = settings(deadline=None, max_examples=20)
 
 
@@ -79,6 +79,8 @@ def test_one_convolution_of_any_kind(data: st.DataObject, operator: str) -> None
     bits = {"mac": draw(st.integers(2, 8)), "shift": draw(st.integers(2, 4))}.get(operator, 1)
     if operator in ("mf", "ef"):
         bits = draw(st.sampled_from([4, 8]))
+    if operator == "adder":
+        bits = draw(st.integers(2, 4))
     hand = Hand(draw(st.integers(0, 2**20)))
     x = hand.input((1, 4, 11, 9)[: axes + 2], UNSIGNED if unsigned else SIGNED)
     y = hand.conv(
@@ -92,7 +94,7 @@ def test_one_convolution_of_any_kind(data: st.DataObject, operator: str) -> None
         stride=draw(st.integers(1, 2)),
         dilation=dilation,
         padding=draw(st.tuples(*[st.integers(0, 2)] * (2 * axes))),
-        input_bits=draw(st.integers(2, 8)),
+        input_bits=draw(st.integers(2, 4 if operator == "adder" else 8)),
     )
     network = hand.network(y)
     result = compare(export_onnx(network), network, images(network))

@@ -24,7 +24,7 @@ from operator_cases import (
     weight_bits,
 )
 
-from enos_compiler.errors import EnosError, RefusalError
+from enos_compiler.errors import EnosError
 from enos_compiler.ir.choice import Bits
 from enos_compiler.ir.formats import IntArray, QuantizedLayer, ValueFormat
 from enos_compiler.ir.network import Layer
@@ -87,6 +87,26 @@ def _assert_equal(
     total = operator.accumulate(codes, layer, quantized)
     for result in _run(operator.onnx_body(layer, quantized), codes, total.shape):
         assert np.array_equal(result, total)
+
+
+@settings(deadline=None, max_examples=40)
+@given(case=layers(), bits=st.integers(2, 4), signed=st.booleans(), seed=SEEDS, wide=st.booleans())
+def test_thermometer_body_equals_the_integers(
+    case: Case, bits: int, signed: bool, seed: int, wide: bool
+) -> None:
+    """Every kind of layer of adder; `wide` multiplies the total beyond what float32 holds."""
+    rng = np.random.default_rng(seed)
+    fmt = ValueFormat(-2, 2 ** (bits - 1) if signed else 0, bits)
+    weight = rng.normal(0, 1, case.weight_shape)
+    gain, shift = rng.normal(0, 1, case.channels), rng.normal(0, 1, case.channels)
+    adder = OPERATORS["adder"]
+    quantized = adder.quantize(case.layer, weight, gain, shift, Bits(bits, bits, 8), (fmt,))
+    if wide:
+        factor = 2**25 + 1
+        tensors = {**quantized.tensors, "multiplier": quantized.tensors["multiplier"] * factor}
+        quantized = replace(quantized, tensors=tensors, bound=quantized.bound * factor)
+    codes = random_codes(rng, fmt, case.input_shape)
+    _assert_equal(adder, case.layer, (codes,), quantized)
 
 
 @settings(deadline=None, max_examples=20)
@@ -166,10 +186,3 @@ def test_product_bodies(left: ValueFormat, right: ValueFormat, seed: int, long: 
         random_codes(rng, right, (2, contracted, 4)),
     )
     _assert_equal(Mac(), layer, codes, quantized)
-
-
-def test_adder_has_no_body() -> None:
-    layer = product_layer(1, 1, 1, 1)
-    one = np.zeros(1, dtype=np.int64)
-    with pytest.raises(RefusalError, match="adder is not linear"):
-        OPERATORS["adder"].onnx_body(layer, QuantizedLayer({}, one, one, (), 0))
