@@ -131,4 +131,8 @@ def test_processes_at_work_on_one_cache_agree(folder: Path) -> None:
     assert [run.returncode for run in runs] == [0] * 4
     assert all(found == answers[0] for found in answers)
     (file,) = (path for path in (folder / "kept").rglob("*") if path.is_file())
-    assert json.loads(file.read_text())["answer"]["detail"] == answers[0]["mapping"]
+    stored = json.loads(file.read_text())["answer"]["detail"]
+    # a chip books its memories' accesses under its own names in the steps
+    for mapping in (stored, answers[0]["mapping"]):
+        del mapping["work"]
+    assert stored == answers[0]["mapping"]

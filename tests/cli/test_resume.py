@@ -42,7 +42,7 @@ def test_only_an_interrupted_run_is_taken_up(
 
     def sections() -> dict[str, Any]:
         assert enosc(words) == 0
-        assert not (out / ".enos").exists()
+        assert not list((out / ".enos").glob("*.safetensors"))
         found: dict[str, Any] = json.loads((out / "report.json").read_text())["sections"]
         return found
 
