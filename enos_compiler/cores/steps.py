@@ -89,7 +89,13 @@ class LayerWork:
 
     def as_detail(self) -> dict[str, Any]:
         """Return the JSON form that `CoreCost.detail["work"]` holds."""
-        return asdict(self)
+        loops = [asdict(loop) for loop in self.stepping.loops]
+        return {
+            **asdict(self),
+            "stepping": {**asdict(self.stepping), "loops": loops},
+            "loads": [asdict(one) for one in self.loads],
+            "stores": [asdict(one) for one in self.stores],
+        }
 
     @classmethod
     def from_detail(cls, data: Mapping[str, Any]) -> LayerWork:
