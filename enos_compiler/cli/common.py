@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import itertools
 import json
 import os
 import sys
@@ -28,8 +29,26 @@ WIDTH = 80
 """Columns of a terminal that messages are written for."""
 
 
+class _Help(argparse.HelpFormatter):
+    """Help whose paragraphs fill the terminal; indented lines, which are commands, stay whole."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        lines: list[str] = []
+        for prose, group in itertools.groupby(
+            text.splitlines(), lambda line: line[:1].strip() != ""
+        ):
+            lines += textwrap.wrap(" ".join(group), width) if prose else group
+        return "\n".join(indent + line for line in lines)
+
+
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one message with a remedy, exit status 2."""
+    """An argument parser whose errors are one message with a remedy, exit status 2.
+
+    An epilog's paragraphs are filled to the terminal's width; its indented lines stay as they are.
+    """
+
+    def __init__(self, *, prog: str, description: str, epilog: str) -> None:
+        super().__init__(prog=prog, description=description, epilog=epilog, formatter_class=_Help)
 
     def error(self, message: str) -> NoReturn:
         """Raise instead of exiting, so that `--json` may print it."""

@@ -14,7 +14,7 @@ from enos_compiler.cli.common import Parser, add_output_options, run
 _EPILOG = """\
 examples:
   enos-compare old/ new/
-  enos-compare old/report.json new/report.json --max-energy +2% --max-accuracy-loss 0.5
+  enos-compare old/ new/report.json --max-energy +2% --max-accuracy-loss 0.5
 
 Exit status: 0 within all thresholds, 1 a threshold was passed or a file was refused, 2 wrong usage.
 """
@@ -37,7 +37,6 @@ def _parser() -> argparse.ArgumentParser:
         prog="enos-compare",
         description="Say what changed between two compilations.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("old", type=Path, help="a report.json, or the folder that holds it")
     parser.add_argument("new", type=Path, help="the other")

@@ -33,9 +33,10 @@ if TYPE_CHECKING:
 _EPILOG = """\
 examples:
   enos-map M=64 C=64 P=56 Q=56 R=3 S=3 --target eyeriss
-  enos-map M=64 C=3 P=112 Q=112 R=7 S=7 stride=2 --bits 8/4/8 --objective latency
+  enos-map M=64 C=3 P=112 Q=112 R=7 S=7 stride=2 --objective latency
   enos-map G=32 P=28 Q=28 R=3 S=3 --json | jq .mapping > nest.json
   enos-map G=32 P=28 Q=28 R=3 S=3 --bits 4/4/4 --nest nest.json
+
 Dimensions: G groups, N batch or rows, M output and C input channels per group, P rows and Q
 columns of the output, R rows and S columns of the kernel; those not named are 1. A linear layer
 has M and C. stride and dilation are one number or two, rows first: stride=2 or stride=2x1.
@@ -54,7 +55,6 @@ def _parser() -> argparse.ArgumentParser:
         prog="enos-map",
         description="Find the best loop nest of one layer, with its accesses, energy and proof.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("shape", nargs="*", metavar="DIM=N", help="the layer, e.g. M=64 C=64 P=56")
     parser.add_argument("--target", default="eyeriss", help="a chip or the path of its YAML file")

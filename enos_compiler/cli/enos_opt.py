@@ -38,7 +38,6 @@ def _parser() -> argparse.ArgumentParser:
         prog="enos-opt",
         description="Run passes on a saved network.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("network", type=Path, help="folder of a saved network")
     parser.add_argument("--passes", required=True, metavar="LIST", help="e.g. 'assign{budget=0.6}'")

@@ -28,7 +28,6 @@ def _parser() -> argparse.ArgumentParser:
         prog="enos-report",
         description="Draw a report.json as one page that opens offline.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("report", type=Path, help="a report.json, or the folder that holds it")
     parser.add_argument(

@@ -36,7 +36,6 @@ def _parser() -> argparse.ArgumentParser:
         prog="enos-sim",
         description="Replay a compiled program, instruction by instruction.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("program", type=Path, help="program.json, or the folder that holds it")
     parser.add_argument("inputs", type=Path, help="inputs.npz, or one array as .npy")

@@ -47,7 +47,6 @@ def _parser() -> argparse.ArgumentParser:
         prog="enosc",
         description="Compile a PyTorch or ONNX network for a hybrid accelerator.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "model", nargs="?", help="file.py[:function], package.module:callable or file.onnx"

@@ -118,9 +118,9 @@ class OnnxSource:
         for name in self.extents:
             if name not in known:
                 raise UsageError(
-                    f"no input has a free axis `{name}`",
+                    f"no input has a free axis `{name}` behind the batch",
                     place=str(self.path),
-                    remedy=nearest(name, known),
+                    remedy=nearest(name, known) if known else "leave --model-arg out",
                 )
 
     def _shape(self, info: ValueInfoProto) -> tuple[int, ...]:

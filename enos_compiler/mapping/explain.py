@@ -164,11 +164,10 @@ def _proof(
         other = runner_up.certificate.value
         more = f"+{100 * (other / c.value - 1):.3g} %"
         yield f"runner-up: {other:.6g} ({more}), {_spread(runner_up)}"
-    difference = result.energy_pj / counted_pj - 1 if counted_pj else 0.0
-    yield (
-        f"price:     {energy_text(result.energy_pj)}, {100 * difference:+.2g} % from what is "
-        "counted above"
-    )
+    percent = 100 * (result.energy_pj / counted_pj - 1) if counted_pj else 0.0
+    # Two orders of adding the same prices differ in the last bits of a double.
+    distance = "equal to" if abs(percent) < 1e-9 else f"{percent:+.2g} % from"
+    yield f"price:     {energy_text(result.energy_pj)}, {distance} what is counted above"
     verdict = "optimal" if c.optimal else "not proven optimal"
     count = f", {nests:,} nests" if nests is not None else ""
     yield (

@@ -28,7 +28,7 @@ Report = Mapping[str, Any]
 
 
 def print_summary(report: Report, output: Path | None = None, file: IO[str] | None = None) -> None:
-    """Print what was compiled, what it costs beside the baseline, and what fell back and why.
+    """Print what was compiled, what it costs beside the baseline, notes and refusals.
 
     Args:
         report: the content of `report.json`.
@@ -56,7 +56,7 @@ def print_summary(report: Report, output: Path | None = None, file: IO[str] | No
             console.print(_components(report))
             console.print()
         console.print(_facts(report))
-        for title, lines in (("Fell back", _fallbacks(report)), ("Refused", particular(report))):
+        for title, lines in (("Notes", _notes(report)), ("Refused", particular(report))):
             shown = list(lines)
             if shown:
                 console.print()
@@ -299,7 +299,7 @@ def _checks(checks: Mapping[str, Any]) -> str:
     return f"{equal} the integer reference ({checks['level']})"
 
 
-def _fallbacks(report: Report) -> Iterator[str]:
+def _notes(report: Report) -> Iterator[str]:
     """Yield what runs elsewhere than one might expect, and notes of the passes."""
     if report["host"]:
         by_op: dict[str, int] = defaultdict(int)

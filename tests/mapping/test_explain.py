@@ -58,7 +58,7 @@ counted by the reference rule (Timeloop's): input tiles overlap as far as
 
 minimised: edp = 90240 pJ x cycles by the mapper's price
 bound:     no nest of the mapspace is below 90240
-price:     2.26 nJ, +0 % from what is counted above
+price:     2.26 nJ, equal to what is counted above
 optimal: 2 of 4 spatial choices opened, 18 tiles
 mapspace:
   pe: keeps Weights Inputs Outputs; loops free
