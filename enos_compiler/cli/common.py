@@ -37,7 +37,8 @@ class _Help(argparse.HelpFormatter):
         for prose, group in itertools.groupby(
             text.splitlines(), lambda line: line[:1].strip() != ""
         ):
-            lines += textwrap.wrap(" ".join(group), width) if prose else group
+            block = list(group)
+            lines += textwrap.wrap(" ".join(block), width) if prose else block
         return "\n".join(indent + line for line in lines)
 
 

@@ -104,6 +104,8 @@ def _with_choices(
     notes: list[str],
 ) -> Layer:
     operators, widths, cores = tuple(request.operators), request.widths, dict(target.cores)
+    # No sum of products can be drawn: a refusal only where nothing else was asked for.
+    operators = tuple(name for name in operators if name != "sample") or operators
     if layer.op in SAMPLE_OPS:
         widest = max(b.input for b in widths)
         operators, widths = ("sample",), (Bits(widest, widest, widest),)

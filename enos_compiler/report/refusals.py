@@ -66,8 +66,10 @@ def _lacking(report: Report) -> frozenset[Pair]:
 
 
 def _cores(report: Report) -> tuple[str, ...]:
+    """Return the cores that were asked; a sampler is not where no layer draws."""
     asked = {row["core"] for row in report["refusals"]}
-    return tuple(sorted(asked | set(report["sections"]["offers"])))
+    offering = {core for core, operators in report["sections"]["offers"].items() if operators}
+    return tuple(sorted(asked | offering))
 
 
 def _distinct(rows: Sequence[Mapping[str, str]], key: str) -> list[str]:

@@ -42,6 +42,13 @@ def test_every_layer_has_choices_with_costs(network: Network) -> None:
     assert {c.bits.input for c in inner.choices if c.operator == "adder"} == {4}
 
 
+def test_drawing_is_refused_to_a_convolution_only_where_it_was_asked_for(network: Network) -> None:
+    found = attached(network, "attach-choices")
+    assert all(r.operator != "sample" for layer in found.layers.values() for r in layer.refusals)
+    with pytest.raises(RefusalError, match=r"\n  mac, sample: .*\n  xbar, sample: "):
+        attached(network, "attach-choices{operators=sample}", first_last_free=True)
+
+
 def test_first_and_last_layers_are_mac_on_the_baseline_core(network: Network) -> None:
     found = attached(network, "attach-choices{weight_bits=4}")
     for name in ("c1", "out"):

@@ -144,7 +144,9 @@ def test_free_axes_and_unknown_ones_are_named(tmp_path: Path) -> None:
     path = saved(tmp_path / "net.onnx", onnx_files.graph(made, {"x": ("n", "length")}))
     assert "--model-arg length=N" in str(refusal(path).remedy)
     assert "length=zero is no extent" in str(refusal(path, model_args={"length": "zero"}))
-    assert "no input has a free axis `lenght`" in str(refusal(path, model_args={"lenght": "4"}))
+    assert "no input has a free axis `lenght` behind the batch" in str(
+        refusal(path, model_args={"lenght": "4"})
+    )
 
 
 def test_calibration_files_are_checked(tmp_path: Path) -> None:

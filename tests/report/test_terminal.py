@@ -101,7 +101,7 @@ def test_what_a_core_refuses_every_layer_is_one_line() -> None:
         for layer in ("b", "c", "d")
         for operator, core in (("adder", "mac"), ("adder", "xbar"), ("shift", "xbar"))
     ]
-    offers = {"mac": ["mac", "shift"], "xbar": ["mac"]}
+    offers = {"mac": ["mac", "shift"], "xbar": ["mac"], "sampler": []}
     assert _fact("not offered", refusals=refusals, sections={"offers": offers}) == [
         "not offered  adder; shift on xbar  (why: refusals in report.json)"
     ]
