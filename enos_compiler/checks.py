@@ -10,7 +10,7 @@ import numpy as np
 
 from enos_compiler.cores.accounting import events_by_item, itemise
 from enos_compiler.errors import EnosError
-from enos_compiler.evaluate.converters import saturation
+from enos_compiler.evaluate.converters import CLIP_INPUTS, saturation
 from enos_compiler.export.check import OnnxSession, chunks, compare, output_steps
 from enos_compiler.frontend.user import UserModel
 from enos_compiler.ir.network import Network
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
 Arrays = tuple[np.ndarray[Any, Any], ...]
 
-SATURATION_INPUTS = 8
-"""Inputs on which clipped conversions are counted."""
 REPLAYED_INPUTS = 2
 """Inputs that the program is replayed on; each takes one whole run of it."""
 
@@ -90,7 +88,7 @@ def converter_section(
     counted: list[dict[str, Any]] = []
     inputs: Arrays = ()
     if level != "none":
-        inputs = _real_inputs(network, user, SATURATION_INPUTS if level == "full" else 1)
+        inputs = _real_inputs(network, user, CLIP_INPUTS if level == "full" else 1)
         counted = saturation(network, inputs)
     section = {
         "onnx": options.onnx_fidelity,
@@ -176,10 +174,10 @@ def measure_accuracy(
     data = user.data()
     if data is None or data.test is None or len(network.inputs) != 1:
         return None
-    from enos_compiler.search.evaluate import evaluate, module_predictor
+    from enos_compiler.search.evaluate import evaluate, fixed_batch, module_predictor
 
     data = data.for_network(network)
-    batch = None if network.batch_is_symbolic else network.batch
+    batch = fixed_batch(network)
     reference = network.sections.get("search", {}).get("float", {}).get("test_accuracy")
     if reference is None:
         measured = evaluate(module_predictor(canonical.graph), data, batch=batch)

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 SECTION = "devices"
 """Section of the report."""
-CLIP_INPUTS = 8
-"""Most test inputs on which clipped conversions are counted."""
 
 
 def require_evaluable(user: UserModel, target: Target) -> None:
@@ -54,11 +52,12 @@ def evaluate_on_devices(
     Raises:
         EnosError: the network takes several inputs, or the targets are no class indices.
     """
+    from enos_compiler.evaluate.converters import CLIP_INPUTS
     from enos_compiler.evaluate.study import study_devices
-    from enos_compiler.search.evaluate import evaluate
+    from enos_compiler.search.evaluate import evaluate, fixed_batch
 
     data = _test_data(network, user)
-    batch = None if network.batch_is_symbolic else network.batch
+    batch = fixed_batch(network)
     limit = options.evaluate_images or None
 
     def measure(codes: CodeNetwork) -> tuple[int, int]:

@@ -53,12 +53,17 @@ def made_folder(path: str | Path) -> Path:
     return folder
 
 
+_TELLING = ("nest_*.py", "step*.py", "tiles.py", "loopnest_spec.py")
+"""Files beside this one that turn a nest into an answer: its events, its widths, its steps."""
+
+
 @cache
 def _source_hash() -> str:
     """Hash of the source of the mapper and of what tells its nests: others may say otherwise."""
     digest = hashlib.sha256()
     mapper, here = Path(str(mapping.__file__)).parent, Path(__file__).parent
-    for file in (*sorted(mapper.glob("*.py")), *sorted(here.glob("nest_*.py"))):
+    telling = (file for pattern in _TELLING for file in sorted(here.glob(pattern)))
+    for file in (*sorted(mapper.glob("*.py")), *telling):
         digest.update(file.name.encode())
         digest.update(file.read_bytes())
     return digest.hexdigest()

@@ -12,11 +12,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
 
-from enos_compiler.cores.tiles import stored_extent
+from enos_compiler.cores.tiles import Interval, stored_extent, touched
 from enos_compiler.ir.shape import RELEVANT, Dim, LayerShape, Tensor
 
-Interval = tuple[int, int]
-"""First and end."""
 Ranges = Mapping[Dim, Interval]
 """What a step covers of each dimension."""
 Box = tuple[Interval, ...]
@@ -97,21 +95,9 @@ def operand_box(shape: LayerShape, tensor: Tensor, ranges: Ranges) -> Box:
     height, width = stored_extent(shape)
     vertical = (shape.stride[0], shape.dilation[0], shape.padding[0], height)
     across = (shape.stride[1], shape.dilation[1], shape.padding[1], width)
-    rows = _touched(ranges["P"], ranges["R"], *vertical)
-    columns = _touched(ranges["Q"], ranges["S"], *across)
+    rows = touched(ranges["P"], ranges["R"], *vertical)
+    columns = touched(ranges["Q"], ranges["S"], *across)
     return (ranges["G"], ranges["N"], ranges["C"], rows, columns)
-
-
-def _touched(
-    outputs: Interval, taps: Interval, stride: int, dilation: int, before: int, stored: int
-) -> Interval:
-    """Return the stored rows or columns under a range of outputs and of kernel taps."""
-    if outputs[0] >= outputs[1] or taps[0] >= taps[1]:
-        return (0, 0)
-    first = outputs[0] * stride + taps[0] * dilation - before
-    end = (outputs[1] - 1) * stride + (taps[1] - 1) * dilation - before + 1
-    first = min(max(first, 0), stored)
-    return (first, max(first, min(end, stored)))
 
 
 def volume(box: Box) -> int:

@@ -33,6 +33,8 @@ from enos_compiler.cores.stepping import (
 from enos_compiler.ir.cost import Action
 from enos_compiler.ir.shape import LayerShape, Tensor
 
+PLACES = 2
+"""Places that a core has for the operands of steps, and as many for their results."""
 STEP_LIMIT = 16
 """Most steps of a layer; with more, fill and drain would be less than a sixteenth shorter."""
 
@@ -156,13 +158,13 @@ def pipeline(cycles: Sequence[StepCycles], *, one_port: bool) -> tuple[tuple[Ste
     loads: list[int] = []
     loaded = stored = computed = 0
     for i, step in enumerate(cycles):
-        for j in range(len(loads), min(i + 2, len(cycles))):  # the next load goes first
-            begin = max(loaded, ends[j - 2].compute if j >= 2 else 0)
+        for j in range(len(loads), min(i + PLACES, len(cycles))):  # the next load goes first
+            begin = max(loaded, ends[j - PLACES].compute if j >= PLACES else 0)
             begin = max(begin, stored) if one_port else begin
             loads.append(begin)
             loaded = begin + cycles[j].load
         ready = loads[i] + step.load
-        compute = max(ready, computed, ends[i - 2].store if i >= 2 else 0)
+        compute = max(ready, computed, ends[i - PLACES].store if i >= PLACES else 0)
         computed = compute + step.compute
         store = max(computed, stored, loaded if one_port else 0)
         stored = store + step.store

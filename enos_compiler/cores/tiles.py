@@ -8,6 +8,9 @@ from functools import lru_cache
 
 from enos_compiler.ir.shape import LayerShape
 
+Interval = tuple[int, int]
+"""First and end."""
+
 
 @dataclass(frozen=True, slots=True)
 class PositionTile:
@@ -33,6 +36,18 @@ def stored_extent(shape: LayerShape) -> tuple[int, int]:
     )
 
 
+def touched(
+    outputs: Interval, taps: Interval, stride: int, dilation: int, before: int, stored: int
+) -> Interval:
+    """Return the stored rows or columns under a range of outputs and of kernel taps."""
+    if outputs[0] >= outputs[1] or taps[0] >= taps[1]:
+        return (0, 0)
+    first = outputs[0] * stride + taps[0] * dilation - before
+    end = (outputs[1] - 1) * stride + (taps[1] - 1) * dilation - before + 1
+    first = min(max(first, 0), stored)
+    return (first, max(first, min(end, stored)))
+
+
 @lru_cache(maxsize=65536)
 def inputs_by_tiles(shape: LayerShape, tile: PositionTile) -> int:
     """Return the stored elements of one channel read when every tile reads its own box once.
@@ -52,10 +67,9 @@ def inputs_by_tiles(shape: LayerShape, tile: PositionTile) -> int:
 def _touched(
     outputs: int, tile: int, kernel: int, stride: int, dilation: int, before: int, stored: int
 ) -> int:
-    total = 0
-    for start in range(0, outputs, tile):
-        last = min(start + tile, outputs) - 1
-        first_row = max(0, start * stride - before)
-        last_row = min(stored - 1, last * stride + (kernel - 1) * dilation - before)
-        total += max(0, last_row - first_row + 1)
-    return total
+    """Return the stored rows or columns under every tile of outputs, one tile after another."""
+    spans = (
+        touched((start, min(start + tile, outputs)), (0, kernel), stride, dilation, before, stored)
+        for start in range(0, outputs, tile)
+    )
+    return sum(end - first for first, end in spans)

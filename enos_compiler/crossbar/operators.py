@@ -20,7 +20,6 @@ from enos_compiler.crossbar.integer import IntegerMatrix, Stored, read, store
 from enos_compiler.crossbar.spec import CrossbarSpec
 
 CrossbarOperator = Literal["mac", "bw", "xnor", "mf", "ef"]
-CROSSBAR_OPERATORS: tuple[CrossbarOperator, ...] = ("mac", "bw", "xnor", "mf", "ef")
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,8 @@ from enos_compiler.semantics.reference import run
 Arrays = tuple[np.ndarray[Any, Any], ...]
 Steps = tuple[IntArray, ...]
 """Per term: exponents (slices, 1), or (slices, columns of all groups)."""
+CLIP_INPUTS = 8
+"""Most real inputs on which clipped conversions are counted."""
 
 
 def with_converters(
@@ -97,21 +99,36 @@ def _with_array(layer: Layer, spec: CrossbarSpec, steps: Steps) -> Layer:
 
 
 def _full(layer: Layer, spec: CrossbarSpec) -> Steps:
+    return tuple(term_steps(term, layer, spec) for term in terms_on_arrays(layer, spec))
+
+
+def term_steps(
+    term: TermOnArrays, layer: Layer, spec: CrossbarSpec, codes: Tensor | None = None
+) -> IntArray:
+    """Return what the converters of a term are set to: (slices, 1), or (slices, all columns).
+
+    Groups lie side by side where each column has a step of its own; else the coarsest serves all.
+
+    Args:
+        term: stored in cells of `spec`.
+        layer: whose term it is.
+        spec: the array.
+        codes: the layer's input, for calibrated ranges.
+    """
     per_column = spec.adc.range_per_column
-    return tuple(
-        _joined(
-            [full_steps(m, term.input_bits, per_column=per_column) for m in term.matrices],
-            per_column=per_column,
-        )
-        for term in terms_on_arrays(layer, spec)
-    )
-
-
-def _joined(groups: list[IntArray], *, per_column: bool) -> IntArray:
-    """Return the steps of all groups: side by side, or the coarsest where columns share one."""
-    if per_column:
-        return np.concatenate(groups, axis=1)
-    return np.asarray(np.max(groups, axis=0))
+    if _reaches_all(spec):
+        steps = [full_steps(m, term.input_bits, per_column=per_column) for m in term.matrices]
+    elif codes is None:
+        raise ValueError(f"calibrated ranges of layer {layer.name} need its input")
+    else:
+        columns = input_columns(term, layer, codes)
+        steps = [
+            column_steps(m, columns[g], term.input_bits)
+            if per_column
+            else np.array(calibrate_steps(m, columns[g], term.input_bits), np.int64)[:, None]
+            for g, m in enumerate(term.matrices)
+        ]
+    return np.concatenate(steps, axis=1) if per_column else np.asarray(np.max(steps, axis=0))
 
 
 def _calibrated(
@@ -123,24 +140,11 @@ def _calibrated(
         if name in arrays:
             layer, spec = network.layers[name], arrays[name]
             found[name] = tuple(
-                _term_steps(term, layer, operands[0], per_column=spec.adc.range_per_column)
-                for term in terms_on_arrays(layer, spec)
+                term_steps(term, layer, spec, operands[0]) for term in terms_on_arrays(layer, spec)
             )
 
     CodeNetwork(network)(*inputs, watch=watch)
     return found
-
-
-def _term_steps(term: TermOnArrays, layer: Layer, codes: Tensor, *, per_column: bool) -> IntArray:
-    columns = input_columns(term, layer, codes)
-    steps = []
-    for g, matrix in enumerate(term.matrices):
-        if per_column:
-            steps.append(column_steps(matrix, columns[g], term.input_bits))
-        else:
-            shared = calibrate_steps(matrix, columns[g], term.input_bits)
-            steps.append(np.array(shared, np.int64)[:, None])
-    return _joined(steps, per_column=per_column)
 
 
 def calibrate(

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from enos_compiler.crossbar.calibrate import calibrate_steps, full_steps
 from enos_compiler.crossbar.integer import lossless_adc_bits
 from enos_compiler.crossbar.nonideal import NonIdealities
 from enos_compiler.crossbar.spec import CrossbarSpec
-from enos_compiler.evaluate.arrays import ArraySums, TermOnArrays, input_columns, terms_on_arrays
+from enos_compiler.evaluate.arrays import ArraySums, terms_on_arrays
+from enos_compiler.evaluate.converters import term_steps
 from enos_compiler.evaluate.layers import ExactSums, Sums, layer_step, layer_terms
 from enos_compiler.ir.network import Layer
 from enos_compiler.semantics.operands import quantized
@@ -55,7 +55,10 @@ def noise_to_signal(
     """
     terms = layer_terms(layer) or ()
     fmt = quantized(layer).input_formats[0]
-    stored = [_set(t, layer, spec, codes) for t in terms_on_arrays(layer, spec)]
+    stored = [
+        replace(term, steps=term_steps(term, layer, spec, codes))
+        for term in terms_on_arrays(layer, spec)
+    ]
     roots = np.random.SeedSequence(seed).spawn(len(terms))
     noisy = [
         ArraySums(term, product, layer.shape, errors, root)
@@ -72,16 +75,3 @@ def noise_to_signal(
     if not power:
         return 0.0
     return float((output(list(noisy)) - ideal).double().square().mean()) / power
-
-
-def _set(term: TermOnArrays, layer: Layer, spec: CrossbarSpec, codes: Tensor) -> TermOnArrays:
-    """Return a term with its converters set."""
-    if spec.adc.range_mode == "max":
-        steps = [full_steps(m, term.input_bits) for m in term.matrices]
-    else:
-        columns = input_columns(term, layer, codes)
-        steps = [
-            np.array(calibrate_steps(m, columns[g], term.input_bits))[:, None]
-            for g, m in enumerate(term.matrices)
-        ]
-    return replace(term, steps=np.max(steps, axis=0))

@@ -16,11 +16,11 @@ from enos_compiler.ir.ops import SAMPLE_OPS, sample, sample_given
 from enos_compiler.operators.sample import form_of, mixture_of, tables_of
 from enos_compiler.sampling.chain import Chains
 from enos_compiler.sampling.codes import MixtureCodes
-from enos_compiler.sampling.device import Device
 from enos_compiler.sampling.diagnostics import Diagnosis, diagnose
+from enos_compiler.sampling.form import SamplerForm
 from enos_compiler.sampling.mixture import Floats
 from enos_compiler.sampling.randomness import Draws
-from enos_compiler.sampling.run import Hardware, draws
+from enos_compiler.sampling.run import Hardware, device_of, draws
 from enos_compiler.semantics.operands import quantized
 from enos_compiler.semantics.quantizer import dequantize
 from enos_compiler.semantics.reference import execute
@@ -85,13 +85,12 @@ def _figures(
     diagnoses = [diagnose(points, acceptance) for points, acceptance in runs]
     exact = _Uncertainty.of(_exact(network, layer, values)[: len(codes)])
     ideal = _Uncertainty.of(np.stack([points.reshape(-1, layer.shape.m) for points, _ in runs]))
-    choice = layer.choice
-    hardware = target.cores[choice.core].hardware() if choice is not None else Hardware()  # type: ignore[attr-defined]  # a sampling core
-    real = _Uncertainty.of(_on_device(codes, integers, hardware, seed))
-    energy = 0.0
-    if choice is not None:
-        cost = layer.cost_of(choice)
-        energy = sum(n * target.energy_pj(action) for action, n in cost.events.items())
+    if layer.choice is None:
+        raise ValueError(f"layer {layer.name} is not assigned")
+    core: Any = target.cores[layer.choice.core]  # it samples, or would not have taken the layer
+    device = _on_device(codes, layer.shape.n, core.form(layer.choice), core.hardware(), seed)
+    real = _Uncertainty.of(device)
+    energy = layer.cost_of(layer.choice).energy_pj(target.energy_pj)
     effective = _known(np.mean([d.effective_samples.min() for d in diagnoses]))
     return {
         "rows": len(codes),
@@ -168,16 +167,15 @@ def _exact(network: Network, layer: Layer, values: Mapping[str, Any]) -> Floats:
     return exact
 
 
-def _on_device(codes: list[MixtureCodes], integers: Any, hardware: Hardware, seed: int) -> Floats:
-    """Return the draws (rows, count, D) on one device with its imperfections."""
-    form = form_of(integers)
-    steps = len(integers.tensors["uniforms"])
+def _on_device(
+    codes: list[MixtureCodes], samples: int, form: SamplerForm, hardware: Hardware, seed: int
+) -> Floats:
+    """Return the draws (rows, count, D) on one device, its random bits and imperfections in."""
+    steps, random = form.iterations(samples), hardware.random
     found = []
     for one in codes:
-        drawn = draws(form, one.dimensions, steps, seed=seed, random=hardware.random)
-        device = Device(
-            hardware.imperfections, one, form, seed=np.random.SeedSequence(seed, spawn_key=(1,))
-        )
+        drawn = draws(form, one.dimensions, steps, seed=seed, random=random)
+        device = device_of(one, form, hardware, seed=seed)
         points, _ = _points(one, Chains(one, form, device), drawn)
         found.append(points.reshape(-1, one.dimensions))
     return np.stack(found)

@@ -73,6 +73,11 @@ def node_label(node: NodeProto) -> str:
     return f"node `{name}` ({node.op_type})"
 
 
+def opset_of(model: ModelProto) -> int:
+    """Return the version of ONNX's own operations that a file asks for; 0 where it names none."""
+    return max((o.version for o in model.opset_import if o.domain in _DEFAULT_DOMAIN), default=0)
+
+
 def _first_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0][:200] if lines else type(error).__name__
@@ -82,7 +87,7 @@ def _check_opset(model: ModelProto, path: Path) -> None:
     import onnx
 
     newest = onnx.defs.onnx_opset_version()
-    version = max((o.version for o in model.opset_import if o.domain in _DEFAULT_DOMAIN), default=0)
+    version = opset_of(model)
     if OLDEST_OPSET <= version <= newest:
         return
     remedy = (

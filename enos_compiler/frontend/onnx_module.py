@@ -36,7 +36,6 @@ class OnnxNode(nn.Module):
 
     Args:
         node: of the file.
-        opset: of the file.
         constant: for each operand, whether no input reaches its contents.
         path: of the file, for messages.
 
@@ -44,7 +43,7 @@ class OnnxNode(nn.Module):
         FrontendError: no such operation is known.
     """
 
-    def __init__(self, node: NodeProto, opset: int, constant: tuple[bool, ...], path: Path) -> None:
+    def __init__(self, node: NodeProto, constant: tuple[bool, ...], path: Path) -> None:
         super().__init__()
         self.place = f"{path}: {node_label(node)}"
         if node.op_type not in OPERATIONS:
@@ -55,7 +54,7 @@ class OnnxNode(nn.Module):
             )
         self.operands = tuple(node.input)
         self.results = tuple(node.output)
-        self._attributes = Attributes.of(node, opset, constant)
+        self._attributes = Attributes.of(node, constant)
         self._compute = OPERATIONS[node.op_type]
 
     def forward(self, *operands: Tensor | None) -> tuple[Tensor, ...]:
@@ -97,7 +96,6 @@ class OnnxModule(nn.Module):
         super().__init__()
         load_operations()
         graph = model.graph
-        opset = max(o.version for o in model.opset_import if o.domain in ("", "ai.onnx"))
         known = _initializers(graph, path)
         self.input_names = tuple(i.name for i in graph.input if i.name not in known)
         self.argument_names = tuple(plain_name(name) for name in self.input_names)
@@ -107,7 +105,7 @@ class OnnxModule(nn.Module):
         varying = set(self.input_names)
         for node in graph.node:
             constant = tuple(name not in varying for name in node.input)
-            step = OnnxNode(node, opset, constant, path)
+            step = OnnxNode(node, constant, path)
             if node.op_type not in READS_SHAPE and not all(constant):
                 varying.update(step.results)
             if all(name in known or not name for name in step.operands):

@@ -50,10 +50,9 @@ def onnx(*names: str) -> Callable[[F], F]:
 
 @dataclass(frozen=True, slots=True)
 class Attributes:
-    """A node's attributes by name and the opset that gives them their meaning."""
+    """A node's attributes by name, and what is known of its operands and results."""
 
     values: Mapping[str, Any]
-    opset: int
     operation: str
     results: int
     """How many results the node names; later ones may be absent."""
@@ -61,14 +60,14 @@ class Attributes:
     """For each operand, whether no input reaches its contents."""
 
     @classmethod
-    def of(cls, node: NodeProto, opset: int, constant: tuple[bool, ...]) -> Attributes:
+    def of(cls, node: NodeProto, constant: tuple[bool, ...]) -> Attributes:
         """Read a node's attributes; texts are decoded, tensors stay as they are stored."""
         from onnx import helper
 
         values = {a.name: helper.get_attribute_value(a) for a in node.attribute}
         plain = {k: v.decode() if isinstance(v, bytes) else v for k, v in values.items()}
         count = max((i + 1 for i, name in enumerate(node.output) if name), default=0)
-        return cls(plain, opset, node.op_type, count, constant)
+        return cls(plain, node.op_type, count, constant)
 
     def is_constant(self, operand: int) -> bool:
         """Whether an operand holds contents that may be read."""

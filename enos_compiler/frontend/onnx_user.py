@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from enos_compiler.errors import FrontendError, UsageError, nearest
-from enos_compiler.frontend.onnx_file import LARGEST_TENSOR, read_onnx
+from enos_compiler.frontend.onnx_file import LARGEST_TENSOR, opset_of, read_onnx
 
 if TYPE_CHECKING:
     from onnx import ModelProto, ValueInfoProto
@@ -97,7 +97,7 @@ class OnnxSource:
         return {
             "file": self.path.name,
             "producer": f"{proto.producer_name} {proto.producer_version}".strip(),
-            "opset": max(o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")),
+            "opset": opset_of(proto),
             "notes": [self._said] if self._said else [],
         }
 

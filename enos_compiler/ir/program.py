@@ -16,6 +16,9 @@ OpCode = Literal[
     "load", "compute", "store", "transfer", "program-weights", "vector", "sample", "host"
 ]
 
+OWNERS = ("layer", "edge", "vector", "host", "programs")
+"""Fields of an instruction of which exactly one says whose work it is."""
+
 
 @dataclass(frozen=True, slots=True)
 class Memory:
@@ -95,3 +98,8 @@ class Program:
     def makespan_ns(self) -> float:
         """End of the last instruction of one inference."""
         return max((i.end_ns for i in self.instructions), default=0.0)
+
+
+def copy_name(value: str, reader: str) -> str:
+    """Return the name of the narrower copy of a value that an edge writes for its reader."""
+    return f"{value}@{reader}"

@@ -8,14 +8,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from enos_compiler.ir.program import Instruction, Program
+from enos_compiler.ir.program import OWNERS, Instruction, Program
 
 MOST_SLOTS = 4000
 """Above this many instructions, neighbours of one owner on one resource share a slot."""
 _FINEST = 4096
 """First gap that is closed, as a fraction of the makespan: below a pixel of a wide screen."""
-OWNERS = ("layer", "edge", "vector", "host", "programs")
-"""Attributes of an instruction of which exactly one says whose work it is."""
 
 
 @dataclass(slots=True)

@@ -127,7 +127,7 @@ def encode(mixture: GaussianMixture, form: SamplerForm) -> MixtureCodes:
 def _lattice(mixture: GaussianMixture, form: SamplerForm) -> Integers:
     """Return the exponents of the steps that give proposals of the wanted size."""
     within = np.einsum("k,kjj->j", mixture.weights, mixture.covariances)
-    wanted = form.step * 2.4 / np.sqrt(mixture.dimensions) * np.sqrt(within)
+    wanted = form.step_deviations(mixture.dimensions) * np.sqrt(within)
     exponent: Integers = np.rint(np.log2(wanted / step_deviation(form.proposal_bits))).astype(
         np.int64
     )

@@ -89,7 +89,7 @@ def head_tables(ranges: HeadRanges, form: SamplerForm, dimensions: int) -> HeadT
     """
     narrow, wide = (np.exp(value) for value in ranges.log_deviation_range)
     middle = float(np.sqrt(narrow * wide))
-    wanted = form.step * 2.4 / np.sqrt(dimensions) * middle
+    wanted = form.step_deviations(dimensions) * middle
     exponent = round(log2(wanted / deviation_of_steps(form.proposal_bits)))
     step = 2.0**exponent
     low, high = ranges.mean_range

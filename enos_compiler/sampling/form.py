@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from math import sqrt
 from typing import Literal, get_args
 
 from enos_compiler.errors import SpecError
@@ -100,6 +101,10 @@ class SamplerForm:
     def as_dict(self) -> dict[str, int | float | str]:
         """Return the fields by name, as a file holds them."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    def step_deviations(self, dimensions: int) -> float:
+        """Return the wanted deviation of a step in each of D dimensions, in those of components."""
+        return self.step * 2.4 / sqrt(dimensions)
 
     def iterations(self, samples: int) -> int:
         """Return the steps of each chain that give so many samples in all."""

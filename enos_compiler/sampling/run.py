@@ -28,6 +28,8 @@ class Hardware:
 
 
 IDEAL = Hardware()
+_CELLS = 1 << 20
+"""Key of the stream of a device's cells: beyond those of the random bits of any run."""
 
 
 def draws(
@@ -52,6 +54,16 @@ def _blocks(
         yield decode(random.draw(length, odds, seed=stream), form, dimensions)
 
 
+def device_of(
+    codes: MixtureCodes, form: SamplerForm, hardware: Hardware, *, seed: int
+) -> Device | None:
+    """Return the cells and converters that a seed gives; None where nothing is wrong with them."""
+    if hardware.imperfections.ideal:
+        return None
+    stream = np.random.SeedSequence(seed, spawn_key=(_CELLS,))
+    return Device(hardware.imperfections, codes, form, seed=stream)
+
+
 def run(
     codes: MixtureCodes, form: SamplerForm, samples: int, *, seed: int, hardware: Hardware = IDEAL
 ) -> Trace:
@@ -70,10 +82,7 @@ def run(
     drawn = draws(
         form, codes.dimensions, form.iterations(samples), seed=seed, random=hardware.random
     )
-    device = None
-    if not hardware.imperfections.ideal:
-        origin = np.random.SeedSequence(seed, spawn_key=(1 << 20,))
-        device = Device(hardware.imperfections, codes, form, seed=origin)
+    device = device_of(codes, form, hardware, seed=seed)
     chains = Chains(codes, form, device)
     if device is not None:
         device.check(codes, chains.digits, chains.places)

@@ -10,14 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from enos_compiler.cores.steps import Step, StepCycles, pipeline
+from enos_compiler.cores.steps import PLACES, Step, StepCycles, pipeline
 from enos_compiler.ir.cost import Action
 from enos_compiler.ir.program import OpCode
 from enos_compiler.ir.shape import Dim
 from enos_compiler.schedule.tasks import Task
-
-PLACES = 2
-"""Places that a core has for the operands of steps, and as many for their results."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

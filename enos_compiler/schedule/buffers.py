@@ -18,7 +18,7 @@ from enos_compiler.cores.homes import root_of
 from enos_compiler.errors import PassError
 from enos_compiler.ir.network import Layer, Network, Value
 from enos_compiler.ir.packing import packed_bytes
-from enos_compiler.ir.program import Buffer, Memory
+from enos_compiler.ir.program import Buffer, Memory, copy_name
 from enos_compiler.semantics.widths import SUM_BITS, is_coded, leaves_as_sums, stored_bits
 
 
@@ -28,11 +28,6 @@ def stored_form(network: Network, value: Value) -> tuple[int, int]:
         return value.elements, INDEX_BITS
     bits = SUM_BITS if leaves_as_sums(network, value.name) else stored_bits(network, value.name)
     return value.elements, bits
-
-
-def copy_name(value: str, reader: str) -> str:
-    """Return the name of the narrower copy of a value that an edge writes for its reader."""
-    return f"{value}@{reader}"
 
 
 def allocate(

@@ -9,7 +9,8 @@ from enos_compiler.cores.accounting import layer_of_programming
 from enos_compiler.cores.homes import is_view
 from enos_compiler.ir.executable import Executable, LayerKernel, StoredValue, VectorKernel
 from enos_compiler.ir.network import Layer, Network, Value, Vector
-from enos_compiler.schedule.buffers import copy_name, weights_name
+from enos_compiler.ir.program import copy_name
+from enos_compiler.schedule.buffers import weights_name
 from enos_compiler.semantics.operands import (
     attributes_of,
     constants,

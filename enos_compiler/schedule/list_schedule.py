@@ -16,9 +16,10 @@ from math import ceil
 from typing import TYPE_CHECKING, Literal
 
 from enos_compiler.cores.accounting import Items, itemise
+from enos_compiler.cores.steps import PLACES
 from enos_compiler.ir.network import Network
 from enos_compiler.ir.program import Instruction, Program
-from enos_compiler.schedule.blocks import PLACES, Block, Part, block_of
+from enos_compiler.schedule.blocks import Block, Part, block_of
 from enos_compiler.schedule.tasks import Task, TaskGraph, inference_tasks, memories_of, set_up_tasks
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from enos_compiler.cores.layer_costs import cost_of
 from enos_compiler.cores.steps import LayerWork, Step, layer_steps
 from enos_compiler.ir.cost import Cost
 from enos_compiler.ir.network import Layer, Network, Vector
-from enos_compiler.ir.program import Buffer, Memory, OpCode
-from enos_compiler.schedule.buffers import Hazards, allocate, copy_name, place_weights, weights_name
+from enos_compiler.ir.program import Buffer, Memory, OpCode, copy_name
+from enos_compiler.schedule.buffers import Hazards, allocate, place_weights, weights_name
 
 if TYPE_CHECKING:
     from enos_compiler.cores.target import Target

@@ -25,7 +25,7 @@ from enos_compiler.search.budget import Limit
 from enos_compiler.search.checkpoint import fingerprint
 from enos_compiler.search.energy import expected_energy, unscored
 from enos_compiler.search.evaluate import Accuracy, evaluate, fixed_batch, module_predictor
-from enos_compiler.search.front import draw_front, posterior_samples
+from enos_compiler.search.front import SOLVE_S, draw_front, posterior_samples
 from enos_compiler.search.methods import MethodOptions, Variational, make_method
 from enos_compiler.search.mixture import CompositeMixture
 from enos_compiler.search.module import NetworkModule
@@ -41,7 +41,6 @@ LEAST_HALVED = 16
 """Batches below it are never halved to estimate gradients."""
 UNTRAINED = 1.5
 """A network below this multiple of the most frequent answer's share has learnt nothing."""
-_SOLVE_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +194,7 @@ def _limit(network: Network, target: Target, budget: Budget) -> Limit:
     Raises:
         InfeasibleError: the budget is below the cheapest network; better now than after training.
     """
-    found = solve_assignment(unscored(network), target, budget, _SOLVE_S).summary
+    found = solve_assignment(unscored(network), target, budget, SOLVE_S).summary
     baseline_pj = float(found["baseline_pj"])
     floor_pj = float(found.get("floor_pj", 0.0))
     allowed_pj = inf if found["budget_pj"] is None else float(found["budget_pj"])

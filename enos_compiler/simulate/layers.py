@@ -16,13 +16,14 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from enos_compiler.cores.steps import PLACES
 from enos_compiler.errors import ReplayError
 from enos_compiler.ir.cost import Action
 from enos_compiler.ir.executable import Executable, LayerKernel
 from enos_compiler.ir.formats import IntArray
 from enos_compiler.ir.network import Layer
 from enos_compiler.ir.packing import words
-from enos_compiler.ir.program import Instruction
+from enos_compiler.ir.program import Instruction, copy_name
 from enos_compiler.semantics.reference import layer_total
 from enos_compiler.simulate.kernels import as_layer, in_format, stored_sums, units
 from enos_compiler.simulate.memory import Store
@@ -31,8 +32,6 @@ from enos_compiler.simulate.parts import Part, Shape
 Level = Literal["full", "sampled"]
 """full: every step is computed on the operands that were loaded for it. sampled: so are the first
 and the last step of a layer; the others come from the whole layer at once, and must agree."""
-
-PLACES = 2
 
 
 @dataclass(slots=True, eq=False)
@@ -218,7 +217,7 @@ class Cores:
         """Return all sums of a layer from its operands as they lie in the memories."""
         kernel, operands = run.kernel, []
         for i, name in enumerate(kernel.inputs):
-            copy = f"{name}@{kernel.name}"
+            copy = copy_name(name, kernel.name)
             place = copy if copy in self.executable.values else name
             value = self.executable.values[place]
             operands.append(

@@ -2,8 +2,9 @@
 """Replays a program, instruction by instruction, on memories of the stated sizes.
 
 Values lie as packed codes at their addresses; an instruction reads what lies there when it runs.
-Words that cross a memory's port are counted from what is read and written and must be the words
-that the instruction claims; what happens inside a core comes from its count vector.
+Words that operations and edges move are counted from what is read and written and must be the words
+that the instruction claims; a layer's loads and stores claim at least what they move for the first
+time. What happens inside a core comes from its count vector.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from enos_compiler.ir.executable import Executable, LayerKernel, VectorKernel
 from enos_compiler.ir.formats import IntArray
 from enos_compiler.ir.network import Layer
 from enos_compiler.ir.packing import words
-from enos_compiler.ir.program import Instruction
+from enos_compiler.ir.program import OWNERS, Instruction, copy_name
 from enos_compiler.semantics.movement import SELECTING
 from enos_compiler.semantics.quantizer import dequantize
 from enos_compiler.semantics.reference import layer_total
@@ -36,7 +37,7 @@ from enos_compiler.simulate.kernels import (
 )
 from enos_compiler.simulate.layers import Cores, Level
 from enos_compiler.simulate.memory import Store
-from enos_compiler.simulate.rules import OWNERS, check_program, describe, refuse
+from enos_compiler.simulate.rules import check_program, describe, refuse
 
 Array = NDArray[Any]
 Item = tuple[str, str]
@@ -309,7 +310,9 @@ def _places(
     Raises:
         ReplayError: the instruction does not read what its node does.
     """
-    places = tuple(copy if (copy := f"{name}@{reader}") in one.reads else name for name in inputs)
+    places = tuple(
+        copy if (copy := copy_name(name, reader)) in one.reads else name for name in inputs
+    )
     if {*places, *beside} != set(one.reads):
         raise refuse(one, f"its operands are {', '.join(inputs)}")
     return places

@@ -14,9 +14,7 @@ from math import isfinite
 from enos_compiler.errors import ReplayError
 from enos_compiler.ir.executable import Executable
 from enos_compiler.ir.packing import packed_bytes
-from enos_compiler.ir.program import Buffer, Instruction, Memory, Program
-
-OWNERS = ("layer", "edge", "vector", "host", "programs")
+from enos_compiler.ir.program import OWNERS, Buffer, Instruction, Memory, Program
 
 
 def describe(instruction: Instruction) -> str:

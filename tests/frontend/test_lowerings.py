@@ -20,7 +20,6 @@ from enos_compiler.ir.network import Network
 
 MAP = (2, 8, 6, 6)
 ROWS = (2, 5, 8)
-SERIES = (2, 4, 12)
 
 
 class Given(nn.Module):
