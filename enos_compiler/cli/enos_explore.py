@@ -36,11 +36,12 @@ if TYPE_CHECKING:
 _EPILOG = """\
 examples:
   enos-explore examples/digits.py --target eyeriss
-  enos-explore net.py --target simba --objectives noise,edp --generations 500 --population 40
+  enos-explore net.py --objectives noise,edp --generations 500 --population 40
   enos-explore net.py --vary cores.array.levels.shared_glb.entries=13824,27648
   enos-explore net.py --workers loky:8 --tier qat:2 --final full:30
   enos-explore net.py --count 8/8/8,8/4/8,4/4/4,2/2/2
-  enosc examples/digits.py --target eyeriss --bits build/digits-eyeriss-front/front.json#3
+  enosc net.py --target eyeriss --bits build/net-eyeriss-front/front.json#3
+
 Every evaluation goes to DIR/journal.jsonl at once; --resume goes on where a run was interrupted.
 Accuracies are those of the validation split: proxy rounds the shared weights and re-estimates
 statistics, qat:N trains N epochs with rounding, full:N likewise for the points of the final front.
@@ -57,7 +58,6 @@ def _parser() -> argparse.ArgumentParser:
         prog="enos-explore",
         description="Search the bits of every layer together with mappings and hardware.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("model", help="file.py[:function], package.module:callable or file.onnx")
     targets = ", ".join(plugins.names("targets"))

@@ -10,8 +10,9 @@ from enos_compiler.cores.arithmetic import accumulators, offered_weight_bits, op
 from enos_compiler.ir.choice import Bits, Choice, Refusal
 from enos_compiler.ir.cost import Action
 from enos_compiler.ir.network import Layer
-from enos_compiler.semantics.widths import DEFAULT_BITS
 
+WIDEST_INPUT_BITS = 16
+"""Of operators that state no limit: what words are priced up to."""
 REQUANTISE_MULTIPLIER_BITS = 8
 """Width of the odd factor m of the m * 2**e that scales an accumulator; the rest is a shift."""
 
@@ -29,7 +30,7 @@ def layer_widths(layer: Layer, name: str, widths: Iterable[Bits]) -> tuple[Bits,
     An activation product reads both operands at the input width.
     """
     answered: dict[Bits, None] = {}
-    widest = getattr(operator(name), "widest_input", DEFAULT_BITS)
+    widest = getattr(operator(name), "widest_input", WIDEST_INPUT_BITS)
     for bits in widths:
         if bits.input > widest:
             continue
@@ -58,7 +59,7 @@ def offer(
     if not answered:
         offered = ", ".join(map(str, operator(name).weight_bits))
         reason = f"offers weights of {offered} bits, above every requested width"
-        widest = getattr(operator(name), "widest_input", DEFAULT_BITS)
+        widest = getattr(operator(name), "widest_input", WIDEST_INPUT_BITS)
         if all(bits.input > widest for bits in widths):
             reason = f"reads inputs of at most {widest} bits, every requested width is above"
         yield Refusal(core, name, reason)
