@@ -58,11 +58,11 @@ def offer(
     answered = layer_widths(layer, name, widths)
     if not answered:
         offered = ", ".join(map(str, operator(name).weight_bits))
-        reason = f"offers weights of {offered} bits, above every requested width"
+        why = f"offers weights of {offered} bits, above every requested width"
         widest = getattr(operator(name), "widest_input", WIDEST_INPUT_BITS)
         if all(bits.input > widest for bits in widths):
-            reason = f"reads inputs of at most {widest} bits, every requested width is above"
-        yield Refusal(core, name, reason)
+            why = f"reads inputs of at most {widest} bits, every requested width is above"
+        yield Refusal(core, name, why)
     for bits in answered:
         reason, fits = None, False
         for choice in (Choice(core, name, bits, option) for option in options):
