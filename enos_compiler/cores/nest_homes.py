@@ -137,9 +137,9 @@ class HierarchyPlan:
         word = int(outer.word_bits.value)
         if array.word_bits % word:
             raise SpecError(
-                f"{self.name}.outermost.word_bits = {word} does not divide the {array.word_bits} "
-                f"bits of an access of {array.owner}",
-                place=f"core {self.name}",
+                f"= {word} does not divide the {array.word_bits} bits of an access of "
+                f"{array.owner}",
+                place="outermost.word_bits",
                 remedy=f"words of {array.word_bits} bits",
             )
         apart = level == OUTERMOST and bool(outer.read_words_per_cycle)
@@ -168,9 +168,9 @@ class HierarchyPlan:
         asked = outer.word_bits.value * (_real(read) + _real(write))
         if (read is None) != (write is None) or asked > bits_per_cycle:
             raise SpecError(
-                f"{self.name}.outermost asks for {asked:g} bits per cycle, {self.chip.dram} moves "
-                f"{bits_per_cycle}, reads and writes together",
-                place=f"core {self.name}",
+                f"asks for {asked:g} bits per cycle, {self.chip.dram} moves {bits_per_cycle}, "
+                "reads and writes together",
+                place="outermost",
                 remedy="both directions within the memory's bandwidth, or neither",
             )
 

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from operator import attrgetter
+from typing import Any, Literal
 
 from enos_compiler.errors import SpecError
 from enos_compiler.sampling.device import Imperfections
@@ -101,6 +102,25 @@ class ImperfectionsSpec(Strict):
     adc_offset_lsb: NonNegative
 
 
+_PLACES = {
+    "proposal_bits": "dac.bits",
+    "adc_bits": "adc.bits",
+    "weight_bits": "words.weight_bits",
+    "bits_per_conversion": "words.bits_per_conversion",
+    "state_bits": "words.state_bits",
+    "log_bits": "words.log_bits",
+    "log_fraction_bits": "words.log_fraction_bits",
+    "exponential_bits": "words.exponential_bits",
+    "uniform_bits": "random.uniform_bits",
+    "whitening": "random.whitening",
+    "refresh": "schedule.refresh",
+    "step": "schedule.step",
+    "burn_in": "schedule.burn_in",
+    "thinning": "schedule.thinning",
+}
+"""Where the block states the fields of a program's form."""
+
+
 class SamplerSpec(Strict):
     """Constants of a core of kind `sampler`."""
 
@@ -119,31 +139,18 @@ class SamplerSpec(Strict):
         """Return the program's form for so many chains.
 
         Raises:
-            SpecError: a width outside what can be built; names it.
+            SpecError: a width outside what can be built; its place is that of the figure.
         """
+        figures = {name: self._figure(place) for name, place in _PLACES.items()}
         try:
-            return SamplerForm(
-                proposal_bits=self.dac.bits.value,
-                adc_bits=self.adc.bits.value,
-                weight_bits=self.words.weight_bits.value,
-                bits_per_conversion=self.words.bits_per_conversion.value,
-                state_bits=self.words.state_bits.value,
-                log_bits=self.words.log_bits.value,
-                log_fraction_bits=self.words.log_fraction_bits.value,
-                exponential_bits=self.words.exponential_bits.value,
-                uniform_bits=self.random.uniform_bits.value,
-                whitening=self.random.whitening.value,
-                refresh=self.schedule.refresh.value,
-                step=self.schedule.step.value,
-                burn_in=self.schedule.burn_in.value,
-                thinning=self.schedule.thinning.value,
-                correction=self.schedule.correction,
-                chains=chains,
-            )
+            return SamplerForm(**figures, correction=self.schedule.correction, chains=chains)
         except SpecError as error:
-            raise SpecError(
-                error.message, place=f"a core of kind sampler: {error.place}", remedy=error.remedy
-            ) from error
+            place = _PLACES.get(str(error.place), error.place)
+            raise SpecError(error.message, place=place, remedy=error.remedy) from error
+
+    def _figure(self, place: str) -> Any:
+        """Return the value at a dotted place such as `words.state_bits`."""
+        return attrgetter(place)(self).value
 
     def hardware(self) -> Hardware:
         """Return what a device does."""

@@ -226,4 +226,8 @@ def build_target(spec: TargetSpec, *, inferences: int | None = None) -> Target:
 
 
 def _build(form: CoreForm, chip: Chip) -> Any:
-    return plugins.load("cores", form.kind)(form.name, form.spec, chip)
+    """Return the core of a block; what contradicts the rest of the chip is an error of its line."""
+    try:
+        return plugins.load("cores", form.kind)(form.name, form.spec, chip)
+    except SpecError as error:
+        raise form.error(error) from error

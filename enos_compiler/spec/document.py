@@ -29,6 +29,10 @@ class Document:
             path = path[:-1]
         return self.lines.get(path, 1)
 
+    def has(self, path: Path) -> bool:
+        """Whether the file says something at `path`."""
+        return path in self.lines
+
     def error(self, path: Path, problem: str, remedy: str | None = None) -> SpecError:
         """Return the error `file:line: dotted.path problem`, ready to be raised."""
         subject = self.dotted(path)

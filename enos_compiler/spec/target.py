@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field, model_validator
 
 from enos_compiler import plugins
 from enos_compiler.errors import SpecError, nearest
-from enos_compiler.spec.document import Document, read_document
+from enos_compiler.spec.document import Document, Path, read_document
 from enos_compiler.spec.model import (
     Count,
     NonNegative,
@@ -146,6 +146,20 @@ class CoreForm:
     name: str
     kind: str
     spec: BaseModel
+    document: Document
+    path: Path
+
+    def error(self, found: SpecError) -> SpecError:
+        """Return what building the core found, with its line in the file.
+
+        Args:
+            found: its place is a dotted path within the core's block, or names a part of the core.
+        """
+        keys = tuple(found.place.split(".")) if found.place else ()
+        part = self.document.has((*self.path, *keys))
+        problem = found.message if part or not keys else f"({found.place}) {found.message}"
+        path = (*self.path, *keys) if part else self.path
+        return self.document.error(path, problem, found.remedy)
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,7 +270,8 @@ def _core(
         )
     name = validate(_Named, _only(document, path, ("name",)), path).name
     constants = _without(document, path, ("name", "kind"))
-    return CoreForm(name, kind, validate(plugins.load("cores", kind).Spec, constants, path))
+    spec = validate(plugins.load("cores", kind).Spec, constants, path)
+    return CoreForm(name, kind, spec, document, path)
 
 
 class _Named(BaseModel):

@@ -177,7 +177,7 @@ def test_steps_of_an_earlier_run_do_not_stay_beside_a_new_report(folder: Path) -
     ("target", "expected"),
     [
         ("hybrid", ["events", "pJ each", "buffer.array/read_64b"]),
-        ("eyeriss", ["over columns:", "ifmap_spad", "nests close to the optimum"]),
+        ("eyeriss", ["over columns:", "ifmap_spad", "no nest of the mapspace is below"]),
     ],
 )
 def test_a_layer_is_explained(

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -28,6 +29,7 @@ from enos_compiler.cores.base import CoreCost, Homes
 from enos_compiler.cores.loopnest import LoopNestCore
 from enos_compiler.cores.loopnest_spec import packed_bits, packs_evenly
 from enos_compiler.cores.nest_data import read_mapping
+from enos_compiler.cores.steps import LayerWork, work_cycles
 from enos_compiler.cores.target import Target, build_target, load_target
 from enos_compiler.errors import InfeasibleError, SpecError
 from enos_compiler.ir import Bits, Choice, LayerShape, Refusal
@@ -121,8 +123,16 @@ def test_energy_is_the_counted_nests_energy(name: str, shape: LayerShape) -> Non
     post = parts.pop("array.post")
     assert sum(parts.values()) == pytest.approx(counted.energy_pj(machine), rel=1e-12)
     assert post > 0
-    # the layer takes longer than its steady state: the first load and the last store stand alone
-    assert counted.cycles <= found.inference.cycles
+    work = LayerWork.from_detail(found.detail["work"])
+    assert found.inference.cycles == work_cycles(shape, work)  # fill and drain included
+    ports: Counter[str] = Counter()
+    for direction in ("loads", "stores"):
+        for one in getattr(work, direction):
+            port = "" if work.one_port else direction
+            ports[f"{one.memory} {port}"] += one.cycles
+    steady = max(work.compute_cycles, *ports.values())
+    tensors = len(work.loads) + len(work.stores)  # each ends with a cycle of its own
+    assert counted.cycles <= steady <= counted.cycles + tensors
 
 
 @pytest.mark.parametrize("shape", [SQUARE, conv(1, 1, 8, g=16), conv(8, 16, 4)])
@@ -516,8 +526,13 @@ def test_a_damaged_file_is_worked_out_again(folder: Path, damage: str) -> None:
 
 
 def test_what_a_nest_depends_on_is_told_apart(folder: Path) -> None:
-    padded, bare = (cost("eyeriss", s) for s in (SQUARE, replace(SQUARE, padding=(0, 0, 0, 0))))
-    assert padded.detail["levels"] == bare.detail["levels"]
+    shapes_ = (SQUARE, replace(SQUARE, padding=(0, 0, 0, 0)))
+    padded, bare = (cost("eyeriss", shape) for shape in shapes_)
+    assert padded.detail == bare.detail
+    assert padded.inference.events == bare.inference.events
+    work = LayerWork.from_detail(bare.detail["work"])
+    for found, shape in zip((padded, bare), shapes_, strict=True):  # the border is not loaded
+        assert found.inference.cycles == work_cycles(shape, work)
     assert len(list(folder.rglob("*.json"))) == 1  # padding is part of the box
     cost("eyeriss", SQUARE, Bits(7, 6, 8))
     assert len(list(folder.rglob("*.json"))) == 1  # packed like 8 bits

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from enos_compiler import plugins
-from enos_compiler.cores.target import load_target
+from enos_compiler.cores.target import build_target, load_target
 from enos_compiler.errors import SpecError, UsageError
 from enos_compiler.spec import check_target, find_target, parse_document, read_target
 
@@ -159,6 +159,35 @@ def test_a_free_host_is_refused(key: str) -> None:
     assert message(text) == (
         f"chip.yaml:{line_of(text, key)}: host.{key} = 0 is not accepted\n  try: greater than 0"
     )
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (
+            "bits_per_conversion: 2",
+            "bits_per_conversion: 9",
+            "cores[sampler].words.bits_per_conversion is 9, a weight has 6 bits\n"
+            "  try: merge at most the columns of one weight",
+        ),
+        (
+            "whitening: {value: 2,",
+            "whitening: {value: 9,",
+            "cores[sampler].random.whitening is 9\n  try: 1..8",
+        ),
+        (
+            'word_bits: {value: 64, source: "the words of',
+            'word_bits: {value: 48, source: "the words of',
+            "cores[mac].outermost.word_bits = 48 does not divide the 64 bits of an access of "
+            "buffer\n  try: words of 64 bits",
+        ),
+    ],
+)
+def test_what_only_building_a_core_finds_has_its_line(old: str, new: str, said: str) -> None:
+    text = changed(old, new)
+    with pytest.raises(SpecError) as caught:
+        build_target(check_target(parse_document(text, "chip.yaml")))
+    assert str(caught.value) == f"chip.yaml:{line_of(text, new)}: {said}"
 
 
 def test_broken_yaml() -> None:
