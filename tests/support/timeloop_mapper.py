@@ -10,10 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from enos_compiler.errors import FormatError
 from enos_compiler.ir.shape import LayerShape
 from enos_compiler.mapping.count import count_events
-from enos_compiler.mapping.engine import Engine
 from enos_compiler.mapping.machine import Machine
 from enos_compiler.mapping.mapper import MapResult, map_layer
 from enos_compiler.mapping.problem import Problem
@@ -54,35 +52,26 @@ def layer_of(problem: Mapping[str, Any]) -> tuple[LayerShape, dict[str, str]]:
     return shape, names
 
 
-def compare_mappers(folder: Path, *, engine: Engine | None = None) -> Iterator[PeerResult]:
-    """Map every case of `folder/mapper.jsonl` within its constraints.
-
-    Raises:
-        FormatError: the folder has no `mapper.jsonl`.
-    """
-    cases = folder / "mapper.jsonl"
-    if not cases.is_file():
-        raise FormatError("no mapper.jsonl", place=str(folder), remedy="name a reference folder")
+def compare_mappers(folder: Path) -> Iterator[PeerResult]:
+    """Map every case of `folder/mapper.jsonl` within its constraints."""
 
     @cache
     def machine(name: str) -> Machine:
         path = folder / "machines" / f"{name}.json"
         return Machine.from_reference(json.loads(path.read_text(encoding="utf-8")))
 
-    with cases.open(encoding="utf-8") as lines:
+    with (folder / "mapper.jsonl").open(encoding="utf-8") as lines:
         for line in lines:
             case = json.loads(line)
-            yield compare_mapping(case, machine(case["machine"]), engine=engine)
+            yield compare_mapping(case, machine(case["machine"]))
 
 
-def compare_mapping(
-    case: Mapping[str, Any], machine: Machine, *, engine: Engine | None = None
-) -> PeerResult:
+def compare_mapping(case: Mapping[str, Any], machine: Machine) -> PeerResult:
     """Map one layer within the constraints that timeloop-mapper had."""
     shape, names = layer_of(case["problem"])
     space = MapSpace.from_reference(case["constraints"], names)
     objective = case["objective"]
-    result = map_layer(shape, machine, objective=objective, space=space, engine=engine)
+    result = map_layer(shape, machine, objective=objective, space=space)
     events = count_events(Problem.from_shape(shape), machine, result.nest)
     energy = events.energy_pj(machine)
     best = case["best"]
