@@ -69,9 +69,6 @@ def _parser() -> argparse.ArgumentParser:
         help="pad bounds up to so much where that pays; by default what the chip's file says",
     )
     parser.add_argument(
-        "--runner-up", action="store_true", help="compare with the next best spread"
-    )
-    parser.add_argument(
         "--count",
         action="store_true",
         help="count the nests of the mapspace, one by one in effect: seconds to minutes",
@@ -126,13 +123,7 @@ def _map(words: Sequence[str]) -> None:
         if nest is not None:
             picture = "\n".join(_parts(answer))
         else:
-            picture = core.explain(
-                layer,
-                choice,
-                answer["mapping"],
-                runner_up=arguments.runner_up,
-                nests=answer.get("nests"),
-            )
+            picture = core.explain(layer, choice, answer["mapping"], nests=answer.get("nests"))
             picture += "\n"
         print(f"{picture}\n{_whole(answer)}")
 

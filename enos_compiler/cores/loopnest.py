@@ -52,11 +52,13 @@ from enos_compiler.cores.nest_homes import (
 from enos_compiler.cores.nest_search import NestSearch
 from enos_compiler.cores.prices import PriceList
 from enos_compiler.cores.steps import LayerWork, work_cycles
+from enos_compiler.errors import InfeasibleError
 from enos_compiler.ir.choice import Bits, Choice, Refusal
 from enos_compiler.ir.cost import Action, Cost
 from enos_compiler.ir.network import Layer
 from enos_compiler.ir.shape import TENSORS, LayerShape
 from enos_compiler.mapping.explain import explain
+from enos_compiler.mapping.mapper import MapResult
 from enos_compiler.mapping.nest import MappingError, Nest
 from enos_compiler.mapping.padding import padded_shape
 from enos_compiler.mapping.prices import Widths
@@ -190,16 +192,16 @@ class LoopNestCore(NestSearch):
         choice: Choice,
         detail: Mapping[str, Any],
         *,
-        runner_up: bool = False,
         nests: int | None = None,
     ) -> str:
         """Draw the mapping that `cost` found: loops, accesses, energies, proof, in 80 columns.
+
+        The best mapping with other spatial factors is looked for, to stand beside it.
 
         Args:
             layer: what was mapped.
             choice: how it is executed.
             detail: `CoreCost.detail`, or the layer's mapping.
-            runner_up: look for the best mapping with other spatial factors as well.
             nests: how many nests the mapspace holds, where `count_nests` counted them.
         """
         result = read_mapping(layer.shape, detail)
@@ -209,7 +211,6 @@ class LoopNestCore(NestSearch):
             self.element.tap_pj(choice, layer.shape.taps),
             NestHomes(**detail["homes"]),
         )
-        other = self.map(task, without=result.nest) if runner_up else None
         machine = self.hierarchy(task.homes).priced(task.tap_pj)
         padded = result.shape.bounds != layer.shape.bounds
         head = f"{layer.shape}, its bounds padded\n"[-80:] if padded else ""
@@ -218,9 +219,15 @@ class LoopNestCore(NestSearch):
             machine,
             widths=task.widths,
             rule=self.rule,
-            runner_up=other,
+            runner_up=self._runner_up(task, result.nest),
             nests=nests,
         )
+
+    def _runner_up(self, task: NestTask, nest: Nest) -> MapResult | None:
+        try:
+            return self.map(task, without=nest)
+        except InfeasibleError:
+            return None
 
     def cost_of_nest(
         self, layer: Layer, choice: Choice, nest: Nest, homes: Homes | None = None

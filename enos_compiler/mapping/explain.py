@@ -164,6 +164,8 @@ def _proof(
         other = runner_up.certificate.value
         more = f"+{100 * (other / c.value - 1):.3g} %"
         yield f"runner-up: {other:.6g} ({more}), {_spread(runner_up)}"
+    elif c.choices == 1:
+        yield "runner-up: none with other spatial factors: no other fits"
     percent = 100 * (result.energy_pj / counted_pj - 1) if counted_pj else 0.0
     # Two orders of adding the same prices differ in the last bits of a double.
     distance = "equal to" if abs(percent) < 1e-9 else f"{percent:+.2g} % from"
