@@ -32,13 +32,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from enos_compiler.crossbar.blocks import digit_widths
-from enos_compiler.crossbar.operators import ReadKind
+from enos_compiler.crossbar.operators import ReadKind, stored_forms
 from enos_compiler.crossbar.packing import TileRequest
-from enos_compiler.crossbar.placement import (
-    LayerPlacement,
-    MatrixPlacement,
-    stored_forms,
-)
+from enos_compiler.crossbar.placement import LayerPlacement, MatrixPlacement
 
 
 def placement_data(

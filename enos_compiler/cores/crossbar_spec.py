@@ -191,8 +191,7 @@ class CrossbarCoreSpec(Strict):
                 raise rule_error(f"two sizes of {rows} rows", "join them and add their counts")
             seen.add(rows)
             self._check_size(size)
-        paired = self.encoding == "differential" and self.subtract_before_adc
-        if self.interleaved and not paired:
+        if self.interleaved and not self.sums_signed:
             raise rule_error(
                 "interleaved cells that are no pair subtracted before its conversion",
                 "encoding: differential and subtract_before_adc: true",
@@ -231,7 +230,7 @@ class CrossbarCoreSpec(Strict):
     @property
     def sums_signed(self) -> bool:
         """Whether a converter sees sums of both signs."""
-        return self.encoding == "differential" and self.subtract_before_adc
+        return arrays.subtracts_pairs(self.encoding, before_adc=self.subtract_before_adc)
 
     def lossless_bits(self, rows: int) -> int:
         """Return the converter bits that lose nothing of any sum of `rows` rows."""

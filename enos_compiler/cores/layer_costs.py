@@ -48,7 +48,7 @@ def details(
         layer.name: cost_of(network, layer, layer.choice, target).detail
         for layer in network.layers.values()
         if layer.choice is not None
-        and (target.cores[layer.choice.core].kind == "crossbar") is on_crossbars
+        and isinstance(target.cores[layer.choice.core], HasArrays) is on_crossbars
     }
 
 

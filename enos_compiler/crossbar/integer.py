@@ -167,7 +167,7 @@ def store(spec: CrossbarSpec, stored: Stored) -> IntegerMatrix:
 
 def sums_signed(matrix: IntegerMatrix, inputs_signed: bool) -> bool:
     """Whether a converter sees sums of both signs."""
-    return inputs_signed or (matrix.layout.planes == 2 and matrix.spec.subtract_before_adc)
+    return inputs_signed or (matrix.layout.planes == 2 and matrix.spec.subtracts_pairs)
 
 
 def lossless_adc_bits(rows: int, *, cell_bits: int, digit_bits: int, signed: bool) -> int:

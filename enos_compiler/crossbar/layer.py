@@ -31,6 +31,7 @@ from enos_compiler.crossbar.integer import (
     store,
     sums_signed,
 )
+from enos_compiler.crossbar.operators import CROSSBAR_OPERATORS, stored_forms
 from enos_compiler.crossbar.spec import AdcSpec, CellSpec, CrossbarSpec, DacSpec
 from enos_compiler.errors import RefusalError
 from enos_compiler.ir.formats import ArrayForm, ArrayRead, QuantizedLayer, ValueFormat
@@ -81,18 +82,15 @@ def stored_form(layer: Layer, term: Term) -> tuple[int, Form]:
     """
     if layer.choice is None:
         raise ValueError(f"layer {layer.name} is not assigned")
-    name, bits = layer.choice.operator, layer.choice.bits.weight
-    if name in ("bw", "xnor") or (name in ("mf", "ef") and term.reads == "code"):
-        return 1, "binary"
-    if name == "mf":
-        return bits - 1, "unsigned"
-    if name in ("mac", "ef"):
-        return bits, "signed"
-    raise RefusalError(
-        f"{name} does not run on crossbars",
-        place=layer.name,
-        remedy="one of: mac, bw, xnor, mf, ef",
-    )
+    name = next((o for o in CROSSBAR_OPERATORS if o == layer.choice.operator), None)
+    if name is None:
+        raise RefusalError(
+            f"{layer.choice.operator} does not run on crossbars",
+            place=layer.name,
+            remedy=f"one of: {', '.join(CROSSBAR_OPERATORS)}",
+        )
+    forms = stored_forms(name, layer.choice.bits.weight)
+    return forms[-1] if term.reads == "code" else forms[0]  # of two, the second reads codes
 
 
 def layer_terms(layer: Layer, quantized: QuantizedLayer) -> tuple[Term, ...]:

@@ -11,15 +11,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
 from enos_compiler.crossbar.blocks import IntArray
-from enos_compiler.crossbar.integer import IntegerMatrix, Stored, read, store
+from enos_compiler.crossbar.integer import Form, IntegerMatrix, Stored, read, store
 from enos_compiler.crossbar.spec import CrossbarSpec
 
 CrossbarOperator = Literal["mac", "bw", "xnor", "mf", "ef"]
+CROSSBAR_OPERATORS: tuple[CrossbarOperator, ...] = get_args(CrossbarOperator)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,17 @@ def weight_signs(weights: IntArray) -> IntArray:
     return np.where(weights < 0, -1, 1).astype(np.int64)
 
 
+def stored_forms(operator: CrossbarOperator, weight_bits: int) -> tuple[tuple[int, Form], ...]:
+    """(bits, form) of each matrix that the operator keeps in cells, in the order of its reads."""
+    if operator == "mac":
+        return ((weight_bits, "signed"),)
+    if operator == "mf":
+        return ((weight_bits - 1, "unsigned"), (1, "binary"))
+    if operator == "ef":
+        return ((weight_bits, "signed"), (1, "binary"))
+    return ((1, "binary"),)
+
+
 def stored_matrices(
     operator: CrossbarOperator,
     weights: IntArray,
@@ -54,7 +66,7 @@ def stored_matrices(
     *,
     signs: IntArray | None = None,
 ) -> tuple[Stored, ...]:
-    """Matrices (outputs, rows) that the operator keeps in cells.
+    """Matrices (outputs, rows) that the operator keeps in cells, in their `stored_forms`.
 
     Args:
         operator: mac, bw, xnor, mf or ef.
@@ -62,14 +74,13 @@ def stored_matrices(
         weight_bits: width of the codes, sign included (2 for ternary weights).
         signs: explicit sign bits as +-1, where a zero code may stand for minus zero.
     """
-    binary = Stored(weight_signs(weights) if signs is None else signs, 1, "binary")
-    if operator == "mac":
-        return (Stored(weights, weight_bits),)
-    if operator == "mf":
-        return Stored(np.abs(weights), weight_bits - 1, "unsigned"), binary
-    if operator == "ef":
-        return Stored(weights, weight_bits), binary
-    return (binary,)
+    codes: Mapping[Form, IntArray] = {
+        "signed": weights,
+        "unsigned": np.abs(weights),
+        "binary": weight_signs(weights) if signs is None else signs,
+    }
+    forms = stored_forms(operator, weight_bits)
+    return tuple(Stored(codes[form], bits, form) for bits, form in forms)
 
 
 def read_kinds(

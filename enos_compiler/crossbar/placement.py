@@ -6,8 +6,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from enos_compiler.crossbar.blocks import split
-from enos_compiler.crossbar.integer import Form, Layout, layout
-from enos_compiler.crossbar.operators import CrossbarOperator
+from enos_compiler.crossbar.integer import Layout, layout
+from enos_compiler.crossbar.operators import CrossbarOperator, stored_forms
 from enos_compiler.crossbar.spec import CrossbarSpec
 from enos_compiler.errors import RefusalError
 from enos_compiler.ir.shape import LayerShape
@@ -120,17 +120,6 @@ class LayerPlacement:
     def positions(self) -> int:
         """Input vectors per inference: output positions times batch."""
         return self.shape.n * self.shape.p * self.shape.q
-
-
-def stored_forms(operator: CrossbarOperator, weight_bits: int) -> tuple[tuple[int, Form], ...]:
-    """(bits, form) of each matrix that `operators.stored_matrices` gives."""
-    if operator == "mac":
-        return ((weight_bits, "signed"),)
-    if operator == "mf":
-        return ((weight_bits - 1, "unsigned"), (1, "binary"))
-    if operator == "ef":
-        return ((weight_bits, "signed"), (1, "binary"))
-    return ((1, "binary"),)
 
 
 def place_layer(

@@ -23,6 +23,11 @@ RangeMode = Literal["max", "granular", "calibrated"]
 ENCODINGS: tuple[Encoding, ...] = ("differential", "offset", "unit_column")
 
 
+def subtracts_pairs(encoding: Encoding, *, before_adc: bool) -> bool:
+    """Whether the two cells of a weight are subtracted in analog, where it has two."""
+    return encoding == "differential" and before_adc
+
+
 def _require(condition: bool, message: str, place: str, remedy: str) -> None:
     if not condition:
         raise SpecError(message, place=place, remedy=remedy)
@@ -185,6 +190,11 @@ class CrossbarSpec:
             "interleaved",
             "subtract_before_adc: true",
         )
+
+    @property
+    def subtracts_pairs(self) -> bool:
+        """Whether a converter sees the difference of a pair of cells, hence both signs."""
+        return subtracts_pairs(self.encoding, before_adc=self.subtract_before_adc)
 
     @property
     def read_rows(self) -> int:

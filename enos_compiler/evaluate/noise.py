@@ -27,7 +27,7 @@ def changes_nothing(spec: CrossbarSpec, errors: NonIdealities, taps: int, input_
         min(taps, spec.read_rows),
         cell_bits=spec.cell.bits,
         digit_bits=min(spec.dac.digit_bits or input_bits, input_bits),
-        signed=spec.encoding == "differential" and spec.subtract_before_adc,
+        signed=spec.subtracts_pairs,
     )
 
 
