@@ -67,7 +67,7 @@ class Setting:
             rows=self.size,
             columns=self.size,
             cell=CellSpec(bits=self.cell_bits),
-            adc=AdcSpec(bits=self.adc_bits),
+            adc=AdcSpec(bits=self.adc_bits, range_mode="least-error"),
         )
 
     @property
@@ -225,8 +225,7 @@ class Sweep:
         """Return the layers in cells of a setting, converters calibrated on training images."""
         if setting not in self._arrays:
             specs = dict.fromkeys(self.network.layers, setting.spec)
-            inputs = self.network.example_inputs[0]
-            self._arrays[setting] = calibrate(self.network, specs, inputs, rule="error")
+            self._arrays[setting] = calibrate(self.network, specs, self.network.example_inputs)
         return self._arrays[setting]
 
 

@@ -27,6 +27,8 @@ IMAGES = 4
 class ArrayNoise:
     """Noise-to-signal of candidates on crossbar cores, each figure measured once.
 
+    It depends on the array, converters included, and on neither copies nor where weights rest.
+
     Args:
         network: calibrated.
         cores: of the target, by name; what is no crossbar core adds nothing.
@@ -48,7 +50,8 @@ class ArrayNoise:
         if not isinstance(core, HasArrays) or layer.weight is None:
             return 0.0
         bits = choice.bits
-        key = (layer.name, choice.core, choice.operator, bits.input, bits.weight, choice.options)
+        array = core.array(layer.shape, choice)
+        key = (layer.name, choice.core, choice.operator, bits.input, bits.weight, array)
         if key not in self._known:
             self._known[key] = self._measure(core, layer, choice, inputs[:IMAGES])
         return self._known[key]

@@ -39,8 +39,7 @@ def price_list(
         elif cells.read_fj is not None:
             figure = (rows * cells.read_fj.value * 1e-3, str(cells.read_fj.source))
             table[f"{name}.array/{read_action(size)}"] = figure
-    least = min(converters.energy_pj) if converters.energy_pj is not None else 1
-    for bits in range(least, converters.most_bits + 1):
+    for bits in range(1, converters.most_bits + 1):
         table[f"{name}.adc/convert_{bits}b"] = converters.energy(bits)
     for action, quantity in (
         ("row_driver/drive", spec.drivers.drive_pj),

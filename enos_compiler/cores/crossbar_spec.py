@@ -67,8 +67,9 @@ class ConvertersSpec(PartSpec):
     """Widest resolution of a family."""
     resolutions: list[Quantity[ConverterBits]] | None = None
     """What a layer may choose from; absent: the fewest bits that lose nothing of its sums."""
-    range: Literal["full", "calibrated"] = "calibrated"
-    """full: every sum that the weights can reach. calibrated: those that real inputs reach."""
+    range: Literal["full", "calibrated", "least-error"] = "least-error"
+    """full: every sum that the weights can reach. calibrated: those that real inputs reach.
+    least-error: what errs least on real inputs, which may clip rare sums."""
     per: Literal["layer", "column"] = "layer"
     """Whether all columns of a layer share a range."""
     conversion_ns: Positive
@@ -255,7 +256,7 @@ class CrossbarCoreSpec(Strict):
             adc=arrays.AdcSpec(
                 bits=adc_bits,
                 columns_per_adc=self.converters.columns_per_adc.value,
-                range_mode="max" if self.converters.range == "full" else "calibrated",
+                range_mode=self.converters.range,
                 range_per_column=self.converters.per == "column",
             ),
         )

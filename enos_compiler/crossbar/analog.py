@@ -231,10 +231,10 @@ def adc_limits(
     """Range of the converter of slice `index` on a block of `rows` rows.
 
     max: what any input could reach. granular: one cell step per code, stretched by the driver's
-    M = 2^m / (2^m - 1). calibrated: as given. Source: CrossSim 3.2's range rules (seen).
+    M = 2^m / (2^m - 1). set from data: as given. Source: CrossSim 3.2's range rules (seen).
     """
     adc, signed, sliced = spec.adc, spec.dac.signed, mapping.slice_bits is not None
-    if adc.range_mode == "calibrated":
+    if adc.set_from_data:
         return adc.limits[index if sliced else 0]
     magnitude = mapping.input_bits - signed
     stretch = (1 << magnitude) / ((1 << magnitude) - 1) if magnitude else 1.0

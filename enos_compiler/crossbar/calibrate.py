@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ADC steps from data: the finest that clips nothing, or the one that errs least."""
+"""ADC steps from data: the finest that clips nothing, or the one that errs least.
+
+The range mode of the matrix's converters says which: `calibrated` or `least-error`.
+"""
 
 from __future__ import annotations
-
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -21,11 +22,10 @@ from enos_compiler.crossbar.integer import (
 from enos_compiler.errors import SpecError
 
 Floats = npt.NDArray[np.float64]
-Rule = Literal["range", "error"]
-"""range: no sum of the data clips. error: least squared error, clipping and rounding together."""
-RULES: tuple[Rule, ...] = ("range", "error")
 HIGHEST_STEP = 40
 """No column sum of this model needs a coarser one."""
+_TALLIED = 1 << 22
+"""Whole sums over a span of at most so many values are counted value by value."""
 
 
 def calibrate_steps(
@@ -34,15 +34,14 @@ def calibrate_steps(
     input_bits: int,
     *,
     inputs_signed: bool = False,
-    rule: Rule = "range",
 ) -> tuple[int, ...]:
     """Return ADC steps, one power of two per weight slice, all columns alike.
 
     Args and errors: as `column_steps`.
     """
-    rows = _slices(matrix, x, input_bits, inputs_signed, rule)
-    low, high = code_limits(matrix.spec.adc.bits, sums_signed(matrix, inputs_signed))
-    return tuple(_step(sums.ravel(), low, high, rule) for sums in rows)
+    rows = _slices(matrix, x, input_bits, inputs_signed)
+    step = _Stepper(matrix, inputs_signed)
+    return tuple(step(sums.ravel()) for sums in rows)
 
 
 def column_steps(
@@ -51,7 +50,6 @@ def column_steps(
     input_bits: int,
     *,
     inputs_signed: bool = False,
-    rule: Rule = "range",
 ) -> IntArray:
     """Return ADC steps (slices, columns) as powers of two, each column with its own.
 
@@ -60,14 +58,13 @@ def column_steps(
         x: input codes (rows, B) of the data.
         input_bits: width of the inputs, sign included.
         inputs_signed: rows are driven with either sign.
-        rule: which step is best.
 
     Raises:
-        SpecError: there are no data, or a rule that is not known.
+        SpecError: there are no data, or the converters' range does not depend on any.
     """
-    rows = _slices(matrix, x, input_bits, inputs_signed, rule)
-    low, high = code_limits(matrix.spec.adc.bits, sums_signed(matrix, inputs_signed))
-    return np.array([[_step(c, low, high, rule) for c in sums] for sums in rows], np.int64)
+    rows = _slices(matrix, x, input_bits, inputs_signed)
+    step = _Stepper(matrix, inputs_signed)
+    return np.array([[step(column) for column in sums] for sums in rows], np.int64)
 
 
 def full_steps(matrix: IntegerMatrix, input_bits: int, *, per_column: bool = False) -> IntArray:
@@ -85,11 +82,16 @@ def full_steps(matrix: IntegerMatrix, input_bits: int, *, per_column: bool = Fal
 
 
 def _slices(
-    matrix: IntegerMatrix, x: IntArray, input_bits: int, inputs_signed: bool, rule: Rule
+    matrix: IntegerMatrix, x: IntArray, input_bits: int, inputs_signed: bool
 ) -> list[Floats]:
     """Return the checked data's sums, slice by slice."""
-    if rule not in RULES:
-        raise SpecError(f"`{rule}` is no rule of calibration", place="rule", remedy=str(RULES))
+    adc = matrix.spec.adc
+    if not adc.set_from_data:
+        raise SpecError(
+            f"a range of `{adc.range_mode}` is not set from data",
+            place="adc.range_mode",
+            remedy="calibrated or least-error",
+        )
     if not x.size:
         raise SpecError(
             "no input vectors to calibrate the converters on",
@@ -101,12 +103,38 @@ def _slices(
     return [slice_sums(matrix, x, magnitude, i) for i in range(matrix.layout.slices)]
 
 
-def _step(sums: Floats, low: int, high: int, rule: Rule) -> int:
-    coarsest = _no_clip(float(np.abs(sums).max(initial=0.0)), high)
-    if rule == "range":
-        return coarsest
-    errors = [_squared_error(sums, step, low, high) for step in range(coarsest + 1)]
-    return int(np.argmin(errors))
+class _Stepper:
+    """Finds the step of sums that share one, as the converters' range mode has it."""
+
+    def __init__(self, matrix: IntegerMatrix, inputs_signed: bool) -> None:
+        adc = matrix.spec.adc
+        self._low, self._high = code_limits(adc.bits, sums_signed(matrix, inputs_signed))
+        self._may_clip = adc.range_mode == "least-error"
+
+    def __call__(self, sums: Floats) -> int:
+        """Return the exponent; of equally good ones the finest."""
+        coarsest = _no_clip(float(np.abs(sums).max(initial=0.0)), self._high)
+        if not coarsest or not self._may_clip:
+            return coarsest
+        values, counts = _tallied(sums)
+        errors = [self._squared_error(values, counts, step) for step in range(coarsest + 1)]
+        return int(np.argmin(errors))
+
+    def _squared_error(self, values: Floats, counts: IntArray, step: int) -> float:
+        unit = 2.0**step
+        codes = np.clip(np.rint(values / unit), self._low, self._high)
+        return float(np.square(codes * unit - values) @ counts)
+
+
+def _tallied(sums: Floats) -> tuple[Floats, IntArray]:
+    """Return the values that occur in whole sums, and how often each does."""
+    low, high = float(sums.min()), float(sums.max())
+    if high - low >= _TALLIED:
+        values, found = np.unique(sums, return_counts=True)
+        return values, found.astype(np.int64)
+    counts = np.bincount((sums - low).astype(np.int64))
+    seen = np.flatnonzero(counts)
+    return seen + low, counts[seen]
 
 
 def slice_sums(matrix: IntegerMatrix, x: IntArray, magnitude: int, index: int) -> Floats:
@@ -134,8 +162,3 @@ def _no_clip(largest: float, top: int) -> int:
         place="calibration data",
         remedy="more ADC bits, or fewer rows read at once",
     )
-
-
-def _squared_error(sums: Floats, step: int, low: int, high: int) -> float:
-    unit = 2.0**step
-    return float(np.square(np.clip(np.rint(sums / unit), low, high) * unit - sums).sum())

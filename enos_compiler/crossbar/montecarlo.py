@@ -64,7 +64,7 @@ def monte_carlo(
     return Estimate(mean, mean - reach, mean + reach, confidence, samples)
 
 
-def noise_to_signal(ideal: np.ndarray, real: np.ndarray) -> float:
+def error_to_signal(ideal: np.ndarray, real: np.ndarray) -> float:
     """Power of the error over power of the ideal output; zero where they agree.
 
     Raises:
@@ -74,7 +74,7 @@ def noise_to_signal(ideal: np.ndarray, real: np.ndarray) -> float:
     if power == 0:
         raise SpecError(
             "the ideal output is zero, so no ratio to it exists",
-            place="noise_to_signal",
+            place="error_to_signal",
             remedy="inputs that excite the layer",
         )
     difference = np.asarray(real, np.float64) - ideal

@@ -26,7 +26,15 @@ from enos_compiler.crossbar.analog import (
 )
 from enos_compiler.crossbar.blocks import SplitRule
 from enos_compiler.crossbar.cellnoise import CellNoise
-from enos_compiler.crossbar.spec import AdcSpec, CellSpec, CrossbarSpec, DacSpec, Encoding, WireSpec
+from enos_compiler.crossbar.spec import (
+    AdcSpec,
+    CellSpec,
+    CrossbarSpec,
+    DacSpec,
+    Encoding,
+    RangeMode,
+    WireSpec,
+)
 from enos_compiler.crossbar.tile import TileSpec, tile_multiply
 from enos_compiler.errors import FormatError
 
@@ -96,7 +104,7 @@ def crosssim_setup(config: dict[str, Any], weights: Floats) -> tuple[CrossbarSpe
             bits=adc["bits"],
             law="ideal" if adc["model"] == "none" else adc["model"],
             per_digit=adc["per_ibit"],
-            range_mode=adc["range"],
+            range_mode=_RANGE_MODES[adc["range"]],
             limits=tuple((low, high) for low, high in limits),
             gain_db=adc.get("gain_db", 100.0),
             symmetric_cdac=adc.get("symmetric_cdac", True),
@@ -130,6 +138,11 @@ def crosssim_setup(config: dict[str, Any], weights: Floats) -> tuple[CrossbarSpe
     return spec, mapping
 
 
+_RANGE_MODES: dict[str, RangeMode] = {
+    "max": "full",
+    "granular": "granular",
+    "calibrated": "calibrated",
+}
 _RANGE = {"min": "low", "max": "high", "percentile": "percentile"}
 _TILE_FIELDS = {
     "is_perfect": "perfect",

@@ -19,7 +19,13 @@ from one extra column per array and subtracted from the codes of the others.
 
 DacLaw = Literal["ideal", "quantizer", "sign_magnitude"]
 AdcLaw = Literal["ideal", "quantizer", "sign_magnitude", "ramp", "sar", "pipeline", "cyclic"]
-RangeMode = Literal["max", "granular", "calibrated"]
+RangeMode = Literal["full", "granular", "calibrated", "least-error"]
+"""What a converter's range covers.
+
+full: every sum that any input reaches. granular: one cell step per code (floating-point studies).
+calibrated: every sum that given data reach. least-error: the range of least squared error on those
+data, clipping and rounding together; it may clip rare sums to resolve the common ones finer.
+"""
 ENCODINGS: tuple[Encoding, ...] = ("differential", "offset", "unit_column")
 
 
@@ -95,15 +101,20 @@ class AdcSpec:
     """Convert after every input digit; else once, after an analog sum over the digits."""
     columns_per_adc: int = 1
     """Columns that take turns on one converter."""
-    range_mode: RangeMode = "calibrated"
+    range_mode: RangeMode = "least-error"
     range_per_column: bool = False
     """Integer arithmetic: every column has a step of its own; else a layer's columns share one."""
     limits: tuple[tuple[float, float], ...] = ()
-    """Calibrated ranges, one per weight slice (one in all without slices), in units of one full
+    """Ranges set from data, one per weight slice (one in all without slices), in units of one full
     input times one full conductance."""
     gain_db: float = 100.0
     """Open-loop gain of the amplifier in the circuit laws."""
     symmetric_cdac: bool = True
+
+    @property
+    def set_from_data(self) -> bool:
+        """Whether what real inputs give decides the range."""
+        return self.range_mode in ("calibrated", "least-error")
 
     def __post_init__(self) -> None:
         """Refuse widths that no converter has."""

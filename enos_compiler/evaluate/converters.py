@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from enos_compiler.crossbar.blocks import IntArray
-from enos_compiler.crossbar.calibrate import Rule, calibrate_steps, column_steps, full_steps
+from enos_compiler.crossbar.calibrate import calibrate_steps, column_steps, full_steps
 from enos_compiler.crossbar.layer import (
     array_form,
     conversions_differ,
@@ -38,27 +38,29 @@ def with_converters(
     """Return the network with an array on every layer whose converters change its sums.
 
     Full ranges reach as far as a layer's weights; calibrated ones as far as the inputs take its
-    columns where every layer before it is exact, rounded up to a power of two. Layers whose
-    converters lose nothing of any input keep their operator's integers.
+    columns where every layer before it is exact, and those of least error as far as it pays; all
+    are powers of two times a code's unit. Layers whose converters lose nothing of any input keep
+    their operator's integers.
 
     Args:
         network: quantised.
         arrays: by layer name, of layers on crossbar cores.
-        inputs: real inputs of the network, for calibrated ranges.
+        inputs: real inputs of the network, for ranges set from data.
 
     Returns:
         the network, and for each array its converters' bits and steps.
     """
     lossy = {n: s for n, s in arrays.items() if conversions_differ(network.layers[n], s)}
-    steps = {n: _full(network.layers[n], s) for n, s in lossy.items() if _reaches_all(s)}
+    steps = {n: _full(network.layers[n], s) for n, s in lossy.items() if not s.adc.set_from_data}
     wanted = {n: s for n, s in lossy.items() if n not in steps}
     if wanted:
-        steps |= _calibrated(network, wanted, inputs)
+        stored = calibrate(network, wanted, inputs)
+        steps |= {n: tuple(np.asarray(term.steps) for term in terms) for n, terms in stored.items()}
     changed = {name: _with_array(network.layers[name], lossy[name], steps[name]) for name in lossy}
     return network.with_layers(changed), {
         name: {
             "adc_bits": spec.adc.bits,
-            "range": "full" if _reaches_all(spec) else "calibrated",
+            "range": spec.adc.range_mode,
             "steps_log2": [
                 {"least": int(step.min()), "most": int(step.max())} for step in steps[name]
             ],
@@ -87,10 +89,6 @@ def saturation(network: Network, inputs: Arrays) -> list[dict[str, Any]]:
     ]
 
 
-def _reaches_all(spec: CrossbarSpec) -> bool:
-    return spec.adc.range_mode == "max"
-
-
 def _with_array(layer: Layer, spec: CrossbarSpec, steps: Steps) -> Layer:
     if layer.quantized is None:
         raise ValueError(f"layer {layer.name} has no integers")
@@ -113,13 +111,13 @@ def term_steps(
         term: stored in cells of `spec`.
         layer: whose term it is.
         spec: the array.
-        codes: the layer's input, for calibrated ranges.
+        codes: the layer's input, for ranges set from data.
     """
     per_column = spec.adc.range_per_column
-    if _reaches_all(spec):
+    if not spec.adc.set_from_data:
         steps = [full_steps(m, term.input_bits, per_column=per_column) for m in term.matrices]
     elif codes is None:
-        raise ValueError(f"calibrated ranges of layer {layer.name} need its input")
+        raise ValueError(f"the converter ranges of layer {layer.name} need its input")
     else:
         columns = input_columns(term, layer, codes)
         steps = [
@@ -131,53 +129,26 @@ def term_steps(
     return np.concatenate(steps, axis=1) if per_column else np.asarray(np.max(steps, axis=0))
 
 
-def _calibrated(
-    network: Network, arrays: Mapping[str, CrossbarSpec], inputs: tuple[Tensor, ...]
-) -> dict[str, Steps]:
-    found: dict[str, Steps] = {}
-
-    def watch(name: str, operands: tuple[Tensor, ...]) -> None:
-        if name in arrays:
-            layer, spec = network.layers[name], arrays[name]
-            found[name] = tuple(
-                term_steps(term, layer, spec, operands[0]) for term in terms_on_arrays(layer, spec)
-            )
-
-    CodeNetwork(network)(*inputs, watch=watch)
-    return found
-
-
 def calibrate(
-    network: Network,
-    specs: Mapping[str, CrossbarSpec],
-    inputs: Tensor,
-    *,
-    rule: Rule = "range",
+    network: Network, specs: Mapping[str, CrossbarSpec], inputs: tuple[Tensor, ...]
 ) -> dict[str, tuple[TermOnArrays, ...]]:
     """Store layers in cells and set their converters by what inputs make of the columns.
 
     Args:
         network: quantised.
-        specs: the arrays of each layer that lies on crossbars.
-        inputs: real inputs.
-        rule: see `crossbar.calibrate`.
+        specs: the arrays of each layer that lies on crossbars, their ranges set from data.
+        inputs: real inputs of the network.
     """
     stored = {name: terms_on_arrays(network.layers[name], spec) for name, spec in specs.items()}
     found: dict[str, tuple[TermOnArrays, ...]] = {}
 
     def watch(name: str, operands: tuple[Tensor, ...]) -> None:
         if name in stored:
-            layer = network.layers[name]
-            found[name] = tuple(_set(term, layer, operands[0], rule) for term in stored[name])
+            layer, spec = network.layers[name], specs[name]
+            found[name] = tuple(
+                replace(term, steps=term_steps(term, layer, spec, operands[0]))
+                for term in stored[name]
+            )
 
-    CodeNetwork(network)(inputs, watch=watch)
+    CodeNetwork(network)(*inputs, watch=watch)
     return found
-
-
-def _set(term: TermOnArrays, layer: Layer, codes: Tensor, rule: Rule) -> TermOnArrays:
-    columns = input_columns(term, layer, codes)
-    per_group = [
-        calibrate_steps(matrix, columns[g], term.input_bits, rule=rule)
-        for g, matrix in enumerate(term.matrices)
-    ]
-    return replace(term, steps=tuple(max(steps) for steps in zip(*per_group, strict=True)))

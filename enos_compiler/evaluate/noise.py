@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from enos_compiler.crossbar.integer import lossless_adc_bits
+from enos_compiler.crossbar.montecarlo import error_to_signal
 from enos_compiler.crossbar.nonideal import NonIdealities
 from enos_compiler.crossbar.spec import CrossbarSpec
 from enos_compiler.evaluate.arrays import ArraySums, terms_on_arrays
@@ -70,8 +71,5 @@ def noise_to_signal(
         with torch.inference_mode():
             return layer_step(layer, terms, sums, None)(codes).clamp_(*clip)
 
-    ideal = output(list(exact))
-    power = float(ideal.double().square().mean())
-    if not power:
-        return 0.0
-    return float((output(list(noisy)) - ideal).double().square().mean()) / power
+    ideal = output(list(exact)).numpy()
+    return error_to_signal(ideal, output(list(noisy)).numpy()) if ideal.any() else 0.0

@@ -22,7 +22,6 @@ from enos_compiler.cli.enosc import main
 from enos_compiler.compiler import Compiled
 from enos_compiler.cores.base import HasArrays
 from enos_compiler.cores.target import load_target
-from enos_compiler.crossbar.montecarlo import noise_to_signal
 from enos_compiler.crossbar.nonideal import NonIdealities
 from enos_compiler.errors import EnosError, SpecError, UsageError
 from enos_compiler.evaluate.study import wilson
@@ -248,6 +247,40 @@ def test_candidates_carry_the_noise_of_their_arrays(tmp_path: Path) -> None:
     assert ArrayNoise(ideal.network, ideal.target.cores).of(layer, digital, inputs) == 0
 
 
+def test_a_layers_resolutions_are_candidates_with_the_noise_of_each(tmp_path: Path) -> None:
+    """More bits never add noise, all that the sums need add none; the assignment has the choice."""
+    text = find_target("cim").read_text()
+    given = ", ".join(f'{{value: {bits}, source: "swept"}}' for bits in range(3, 9))
+    assert "      range: full\n" in text
+    file = tmp_path / "chip.yaml"
+    offer = f"range: least-error\n      resolutions: [{given}]\n"
+    file.write_text(text.replace("range: full\n", offer))
+    compiled = enos_compiler.compile(
+        model(),
+        (images(8),),
+        target=str(file),
+        search="sensitivity",
+        budget="floor+0.1",
+        check="none",
+        operators=("mac",),
+        weight_bits=(8,),
+        activation_bits=(8,),
+    )
+    layer = list(compiled.network.layers.values())[1]  # 72 rows: 7 bits lose nothing
+    inputs = torch.relu(torch.randn(4, 8, 8, 8, generator=torch.Generator().manual_seed(2)))
+    noise = ArrayNoise(compiled.network, compiled.target.cores)
+    of_bits = {
+        dict(c.options)["adc_bits"]: noise.of(layer, c, inputs)
+        for c in layer.choices
+        if ("rows", 128) in c.options
+    }
+    found = [of_bits[bits] for bits in range(3, 9)]
+    assert found == sorted(found, reverse=True)
+    assert found[0] > found[1] > found[4] == 0
+    taken = {row["options"]["adc_bits"] for row in compiled.report["layers"]}
+    assert min(taken) < 7  # coarse converters save energy where they cost little accuracy
+
+
 def test_array_noise_enters_the_score(tmp_path: Path) -> None:
     options: dict[str, Any] = {"search": "sensitivity", "check": "none", "weight_bits": (8,)}
     scores = []
@@ -268,4 +301,3 @@ def test_wilsons_interval_solves_its_own_equation(count: int, share: float) -> N
         assert -1e-12 <= end <= 1 + 1e-12
         error = sqrt(max(0.0, end * (1 - end)) / count)
         assert abs(fraction - end) == pytest.approx(1.959964 * error, abs=1e-7)
-    assert noise_to_signal(np.ones(3), np.ones(3)) == 0

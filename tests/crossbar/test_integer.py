@@ -300,7 +300,7 @@ def test_calibrated_steps_are_the_least_that_do_not_clip(
     spec: CrossbarSpec, case: tuple[Any, ...], bits: int
 ) -> None:
     w, x, weight_bits, input_bits, signed = case
-    narrow = replace(spec, adc=replace(spec.adc, bits=bits))
+    narrow = replace(spec, adc=replace(spec.adc, bits=bits, range_mode="calibrated"))
     free = replace(spec, adc=replace(spec.adc, law="ideal"))
     matrix = store(narrow, Stored(w, weight_bits))
     steps = calibrate_steps(matrix, x, input_bits, inputs_signed=signed)
@@ -322,7 +322,7 @@ def test_least_error_steps_are_the_best_of_all(
     w, x, weight_bits, input_bits, signed = case
     matrix = store(replace(spec, adc=replace(spec.adc, bits=bits)), Stored(w, weight_bits))
     kwargs: dict[str, Any] = {"inputs_signed": signed}
-    steps = calibrate_steps(matrix, x, input_bits, rule="error", **kwargs)
+    steps = calibrate_steps(matrix, x, input_bits, **kwargs)
     both = sums_signed(matrix, signed)
     top = 2 ** (bits - 1) - 1 if both else 2**bits - 1
     for index, step in enumerate(steps):
@@ -334,7 +334,7 @@ def test_least_error_steps_are_the_best_of_all(
 
         assert error(step) == min(error(e) for e in range(16))
     wide = replace(matrix, spec=replace(matrix.spec, adc=replace(spec.adc, bits=24)))
-    assert not any(calibrate_steps(wide, x, input_bits, rule="error", **kwargs))
+    assert not any(calibrate_steps(wide, x, input_bits, **kwargs))
 
 
 @settings(deadline=None, max_examples=40)
@@ -347,7 +347,8 @@ def test_ranges_of_columns_and_of_weights(
     One finer clips the sum that the step is for.
     """
     w, x, weight_bits, input_bits, signed = case
-    matrix = store(replace(spec, adc=replace(spec.adc, bits=bits)), Stored(w, weight_bits))
+    adc = replace(spec.adc, bits=bits, range_mode="calibrated")
+    matrix = store(replace(spec, adc=adc), Stored(w, weight_bits))
     own = column_steps(matrix, x, input_bits, inputs_signed=signed)
     shared = calibrate_steps(matrix, x, input_bits, inputs_signed=signed)
     assert own.max(axis=1).tolist() == list(shared)
@@ -363,12 +364,13 @@ def test_ranges_of_columns_and_of_weights(
     assert (full >= used).all()
 
 
-def test_calibration_needs_data_and_a_known_rule() -> None:
+def test_calibration_needs_data_and_a_range_that_they_set() -> None:
     matrix = store(CrossbarSpec(rows=4, columns=4), Stored(np.array([[1, 2]]), 4))
     with pytest.raises(SpecError, match="no input vectors to calibrate"):
         calibrate_steps(matrix, np.zeros((2, 0), np.int64), 4)
-    with pytest.raises(SpecError, match="`widest` is no rule of calibration"):
-        calibrate_steps(matrix, np.ones((2, 1), np.int64), 4, rule="widest")  # type: ignore[arg-type]
+    full = replace(matrix, spec=replace(matrix.spec, adc=AdcSpec(range_mode="full")))
+    with pytest.raises(SpecError, match="a range of `full` is not set from data"):
+        calibrate_steps(full, np.ones((2, 1), np.int64), 4)
 
 
 @FAST

@@ -17,7 +17,7 @@ from enos_compiler.crossbar.cellnoise import CellNoise
 from enos_compiler.crossbar.convolution import unfold
 from enos_compiler.crossbar.fast import FastConvolution
 from enos_compiler.crossbar.integer import IntegerMatrix, Stored, read, store
-from enos_compiler.crossbar.montecarlo import monte_carlo, noise_to_signal
+from enos_compiler.crossbar.montecarlo import error_to_signal, monte_carlo
 from enos_compiler.crossbar.nonideal import (
     ArrayWires,
     CapacitorMismatch,
@@ -237,12 +237,12 @@ def test_noise_to_signal_grows_with_the_error() -> None:
     def ratio(sigma: float) -> float:
         errors = NonIdealities(programming=CellNoise(sigma))
         run = monte_carlo(
-            lambda s: noise_to_signal(ideal, make_device(matrix, errors, s).read(X, 4)), devices=5
+            lambda s: error_to_signal(ideal, make_device(matrix, errors, s).read(X, 4)), devices=5
         )
         return run.mean
 
     assert 0 < ratio(0.05) < ratio(0.15) < ratio(0.4)
-    assert noise_to_signal(ideal, ideal) == 0
+    assert error_to_signal(ideal, ideal) == 0
 
 
 @pytest.mark.parametrize(
@@ -255,7 +255,7 @@ def test_noise_to_signal_grows_with_the_error() -> None:
         (lambda: CapacitorMismatch(0), "0 fF is not positive"),
         (lambda: ArrayWires(WireSpec(supply_lines=True)), "supply lines make"),
         (lambda: monte_carlo(lambda _: 1.0, devices=1), "1 devices at confidence 0.95"),
-        (lambda: noise_to_signal(np.zeros(2), np.ones(2)), "the ideal output is zero"),
+        (lambda: error_to_signal(np.zeros(2), np.ones(2)), "the ideal output is zero"),
     ],
 )
 def test_impossible_settings_are_refused(make: Callable[[], object], message: str) -> None:

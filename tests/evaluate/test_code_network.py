@@ -14,7 +14,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from enos_compiler.crossbar.convolution import crossbar_convolution
-from enos_compiler.crossbar.spec import AdcSpec, CellSpec, CrossbarSpec, DacSpec
+from enos_compiler.crossbar.spec import AdcSpec, CellSpec, CrossbarSpec, DacSpec, RangeMode
 from enos_compiler.errors import RefusalError
 from enos_compiler.evaluate.arrays import device_steps
 from enos_compiler.evaluate.converters import calibrate, with_converters
@@ -106,15 +106,15 @@ def specs(draw: st.DrawFn) -> CrossbarSpec:
 @given(
     spec=specs(),
     operator=st.sampled_from(["mac", "bw", "xnor", "mf", "ef"]),
-    rule=st.sampled_from(["range", "error"]),
+    mode=st.sampled_from(["calibrated", "least-error"]),
 )
 def test_lossless_converters_give_the_reference(
-    spec: CrossbarSpec, operator: str, rule: str
+    spec: CrossbarSpec, operator: str, mode: RangeMode
 ) -> None:
     network = residual(operator, signed=operator not in ("mf", "xnor"), groups=2)
-    spec = replace(spec, adc=replace(spec.adc, bits=24))
+    spec = replace(spec, adc=replace(spec.adc, bits=24, range_mode=mode))
     x = images(network)
-    arrays = calibrate(network, dict.fromkeys(network.layers, spec), x, rule=rule)  # type: ignore[arg-type]
+    arrays = calibrate(network, dict.fromkeys(network.layers, spec), (x,))
     found = CodeNetwork(network, device_steps(network, arrays))(x)
     assert np.array_equal(found.numpy(), run(network, (x.numpy(),))[0])
 
@@ -130,7 +130,7 @@ def test_coarse_converters_give_the_codes_of_the_definition(
     name = hand.conv(x, 6, (3, 3), None, bits=bits, groups=2, padding=(1, 1, 1, 1))
     network = hand.network(name)
     inputs = images(network)
-    arrays = calibrate(network, {name: spec}, inputs)
+    arrays = calibrate(network, {name: spec}, (inputs,))
     layer = network.layers[name]
     quantized = layer.quantized
     assert quantized is not None
@@ -157,13 +157,13 @@ def test_coarse_converters_give_the_codes_of_the_definition(
     spec=specs(),
     operator=st.sampled_from(["mac", "bw", "xnor", "mf", "ef"]),
     per_column=st.booleans(),
-    full=st.booleans(),
+    mode=st.sampled_from(["full", "calibrated", "least-error"]),
 )
 def test_converters_that_travel_with_layers_equal_the_reference(
-    spec: CrossbarSpec, operator: str, per_column: bool, full: bool
+    spec: CrossbarSpec, operator: str, per_column: bool, mode: RangeMode
 ) -> None:
     network = residual(operator, signed=operator not in ("mf", "xnor"), groups=2)
-    adc = replace(spec.adc, range_per_column=per_column, range_mode="max" if full else "calibrated")
+    adc = replace(spec.adc, range_per_column=per_column, range_mode=mode)
     x = images(network)
     specs_of = dict.fromkeys(network.layers, replace(spec, adc=adc))
     network, said = with_converters(network, specs_of, (x[:1],))
@@ -176,4 +176,4 @@ def test_shifted_weights_are_no_levels_of_cells() -> None:
     network = residual("shift", signed=False)
     spec = CrossbarSpec(rows=16, columns=16)
     with pytest.raises(RefusalError, match="shift does not run on crossbars"):
-        calibrate(network, dict.fromkeys(network.layers, spec), images(network))
+        calibrate(network, dict.fromkeys(network.layers, spec), (images(network),))
