@@ -58,7 +58,7 @@ class Option:
     score: float = 0.0
     energy_pj: float = 0.0
     """With its share of programming and leakage over its own busy time."""
-    uses: tuple[tuple[str, int], ...] = ()
+    uses: tuple[tuple[str, float], ...] = ()
     """Scarce resources held for good."""
     tie: Hashable = None
     """Layers that share weights must agree on it."""
@@ -226,7 +226,7 @@ def _layer_options(network: Network, layer: Layer, target: Target, *, tied: bool
         if not isfinite(score):
             continue
         energy = _price(cost, target)
-        uses: tuple[tuple[str, int], ...] = ()
+        uses: tuple[tuple[str, float], ...] = ()
         if pays:
             energy += energy_pj(programming, target) / target.inferences_per_programming
             held = core_of[choice.core].capacity(choice, layer)

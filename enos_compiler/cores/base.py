@@ -73,7 +73,7 @@ class Core(Protocol):
     def source(self, action: Action) -> str:
         """Return where the price of an action comes from."""
 
-    def capacity(self, choice: Choice, layer: Layer) -> Mapping[str, int]:
+    def capacity(self, choice: Choice, layer: Layer) -> Mapping[str, float]:
         """Return what the choice holds for good of the core's scarce resources, e.g. crossbars."""
 
     def capacities(self) -> Mapping[str, int]:

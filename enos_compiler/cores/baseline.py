@@ -47,7 +47,9 @@ def baseline(network: Network, target: Target) -> Baseline:
         else:
             fallen_back = True
             chosen[key] = _dearest(tied[0], target)
-    left = {(n, r): amount for n, c in target.cores.items() for r, amount in c.capacities().items()}
+    left: dict[tuple[str, str], float] = {
+        (n, r): amount for n, c in target.cores.items() for r, amount in c.capacities().items()
+    }
     for upgrade in sorted(upgrades, key=lambda u: -u.saved_pj / sum(u.uses.values())):
         wanted = {(upgrade.choice.core, r): n for r, n in upgrade.uses.items()}
         if all(n <= left[resource] for resource, n in wanted.items()):
@@ -70,7 +72,7 @@ class Upgrade:
     key: str
     choice: Choice
     saved_pj: float
-    uses: Mapping[str, int]
+    uses: Mapping[str, float]
 
 
 def _by_weights(network: Network) -> dict[str, list[Layer]]:

@@ -36,6 +36,7 @@ from enos_compiler.cores.tiles import PositionTile, inputs_by_tiles, stored_exte
 from enos_compiler.crossbar.events import layer_cost
 from enos_compiler.crossbar.nonideal import NonIdealities
 from enos_compiler.crossbar.operators import ReadKind, read_kinds
+from enos_compiler.crossbar.packing import held_arrays
 from enos_compiler.crossbar.placement import LayerPlacement, place_layer
 from enos_compiler.crossbar.spec import CrossbarSpec
 from enos_compiler.errors import RefusalError
@@ -381,13 +382,17 @@ class CrossbarCore:
         """Return where the price of an action comes from."""
         return self.prices.look_up(action)[1]
 
-    def capacity(self, choice: Choice, layer: Layer) -> Mapping[str, int]:
-        """Return the arrays by size, or the memory words, that the weights hold for good."""
+    def capacity(self, choice: Choice, layer: Layer) -> Mapping[str, float]:
+        """Return the arrays by size, or the memory words, that the weights hold for good.
+
+        Of one array a layer may hold a part, whose rest another layer gets.
+        """
         if STAGED in choice.options:
             return {"weight_words": self._words(self.placement(layer.shape, choice))}
         if _reloads(choice):
             return {}
-        return {f"arrays_{dict(choice.options)['rows']}": self._needed(layer, choice)}
+        held = held_arrays(self.placement(layer.shape, choice), _copies(choice))
+        return {f"arrays_{self._size(choice).rows.value}": held}
 
     def capacities(self) -> Mapping[str, int]:
         """Return the arrays of each size, and the memory words, that weights can hold for good."""

@@ -2,7 +2,8 @@
 """Which arrays of a chip the weights of its layers fill: the map of utilisation in the report.
 
 Layers run one after another, so tiles of different layers may share an array; tiles of one layer
-are read at once, so each lies in an array of its own, as costs and capacities have it.
+are read at once, so each lies in an array of its own. An assignment within the core's capacities
+always fits its arrays, see `crossbar.packing`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from enos_compiler.cores.accounting import pays_for_weights
 from enos_compiler.cores.crossbar_data import tile_requests
-from enos_compiler.crossbar.packing import ArrayPool, Packing, TileRequest, pack
+from enos_compiler.crossbar.packing import Packing, TileRequest, pack
 from enos_compiler.ir.network import Network
 
 if TYPE_CHECKING:
@@ -49,14 +50,13 @@ def crossbar_map(
 
 def _filled(size: tuple[str, int, int], requests: list[TileRequest], count: int) -> dict[str, Any]:
     core, rows, columns = size
-    pool = ArrayPool(core, rows, columns, max(count, len(requests)))
-    packing = pack(requests, (pool,), apart=True)
+    packing = pack(requests, rows, columns, max(count, len(requests)))
     return {
         "core": core,
         "rows": rows,
         "columns": columns,
         "count": count,
-        "used": packing.arrays_used[core],
+        "used": packing.arrays,
         "utilisation": packing.utilisation,
         "arrays": _alike(packing, rows * columns),
     }

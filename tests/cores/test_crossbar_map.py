@@ -6,13 +6,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from core_layers import IN_BUFFER, conv, hybrid, layer
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import fx, nn
 
 from enos_compiler.cores.crossbar_data import tile_requests
 from enos_compiler.cores.crossbar_map import crossbar_map
-from enos_compiler.crossbar.packing import ArrayPool, TileRequest, pack
 from enos_compiler.ir import Bits, Choice, Layer, LayerShape, Network
 
 EIGHT = Bits(8, 8, 8)
@@ -55,29 +52,6 @@ def test_a_network_larger_than_the_chip_is_drawn_whole_and_reloaded_layers_are_n
     assert found["used"] == 8 * 32 > found["count"]
     assert found["utilisation"] == 1
     assert {name for row in found["arrays"] for name in row["layers"]} == {"a"}
-
-
-@settings(deadline=None, max_examples=60)
-@given(
-    st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 12), st.integers(1, 12)), max_size=24)
-)
-def test_packing_apart_overlaps_nothing(tiles: list[tuple[str, int, int]]) -> None:
-    requests = [TileRequest(name, rows, columns) for name, rows, columns in tiles]
-    packing = pack(requests, (ArrayPool("p", 12, 12, 24),), apart=True)
-    seen: set[tuple[int, int, int]] = set()
-    holders: set[tuple[int, str]] = set()
-    for site in packing.sites:
-        cells = {
-            (site.array, r, c)
-            for r in range(site.row, site.row + site.request.rows)
-            for c in range(site.column, site.column + site.request.columns)
-        }
-        assert all(r < 12 and c < 12 for _, r, c in cells)
-        assert not cells & seen
-        seen |= cells
-        assert (site.array, site.request.layer) not in holders
-        holders.add((site.array, site.request.layer))
-    assert packing.arrays_used["p"] == len({array for array, _, _ in seen})
 
 
 def test_requests_are_the_arrays_of_all_copies() -> None:

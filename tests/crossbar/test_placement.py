@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Placement, packing and replication against counts made another way."""
+"""Placement and packing against counts made another way."""
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import replace
 from math import ceil
 
@@ -12,17 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from enos_compiler.crossbar.packing import (
-    ArrayPool,
-    ReplicaDemand,
-    TileRequest,
-    pack,
-    pack_rounds,
-    replicate,
-    tile_requests,
-)
+from enos_compiler.crossbar.packing import TileRequest, halvings, held_arrays, pack
 from enos_compiler.crossbar.placement import place_layer
-from enos_compiler.crossbar.spec import AdcSpec, CellSpec, CrossbarSpec
+from enos_compiler.crossbar.spec import CellSpec, CrossbarSpec, Encoding
 from enos_compiler.errors import InfeasibleError, RefusalError, SpecError
 from enos_compiler.ir.shape import LayerShape
 
@@ -106,83 +97,94 @@ def test_what_cannot_lie_in_a_crossbar_is_refused() -> None:
 
 
 @st.composite
-def requests(draw: st.DrawFn) -> list[TileRequest]:
+def requests(draw: st.DrawFn, rows: int = 32, columns: int = 48) -> list[TileRequest]:
     return [
-        TileRequest(f"layer{i}", draw(st.integers(1, 32)), draw(st.integers(1, 32)))
-        for i in range(draw(st.integers(1, 25)))
+        TileRequest(
+            f"layer{draw(st.integers(0, 5))}",
+            draw(st.integers(1, rows)),
+            draw(st.integers(1, columns)),
+        )
+        for _ in range(draw(st.integers(1, 25)))
     ]
 
 
 @FAST
-@given(tiles=requests(), share=st.booleans())
-def test_packings_overlap_nowhere(tiles: list[TileRequest], share: bool) -> None:
-    pools = [ArrayPool("small", 16, 16, 6), ArrayPool("large", 32, 48, 40)]
-    packing = pack(tiles, pools, share=share)
+@given(tiles=requests())
+def test_packings_overlap_nowhere_and_part_the_tiles_of_a_layer(tiles: list[TileRequest]) -> None:
+    packing = pack(tiles, 32, 48, len(tiles))
     assert [s.request for s in packing.sites] == tiles
-    size = {p.name: (p.rows, p.columns) for p in pools}
-    cells: dict[tuple[str, int], np.ndarray] = {}
+    cells: dict[int, np.ndarray] = {}
+    layers: dict[int, list[str]] = {}
     for site in packing.sites:
-        rows, columns = size[site.pool]
-        array = cells.setdefault((site.pool, site.array), np.zeros((rows, columns), int))
+        array = cells.setdefault(site.array, np.zeros((32, 48), int))
         part = array[
             site.row : site.row + site.request.rows,
             site.column : site.column + site.request.columns,
         ]
         assert part.shape == (site.request.rows, site.request.columns)
         part += 1
-        assert share or array.max() == array[site.row, site.column]
+        layers.setdefault(site.array, []).append(site.request.layer)
     assert all(a.max() == 1 for a in cells.values())
-    assert sum(packing.arrays_used.values()) == len(cells)
-    for pool in pools:
-        assert packing.arrays_used[pool.name] <= pool.count
+    assert all(len(names) == len(set(names)) for names in layers.values())
+    assert packing.arrays == len(cells)
+    filled = sum(int(a.sum()) for a in cells.values())
+    assert packing.utilisation == pytest.approx(filled / (len(cells) * 32 * 48))
 
 
 @FAST
-@given(tiles=requests())
-def test_rounds_hold_every_tile_once_in_order(tiles: list[TileRequest]) -> None:
-    pools = [ArrayPool("only", 32, 32, 2)]
-    rounds = pack_rounds(tiles, pools)
-    assert [s.request for r in rounds for s in r.sites] == tiles
-    assert all(r.arrays_used["only"] <= 2 for r in rounds)
-
-
-def test_a_budget_that_is_too_small_says_by_how_much() -> None:
-    spec = CrossbarSpec(rows=32, columns=32, cell=CellSpec(bits=1), adc=AdcSpec(bits=6))
-    place = place_layer(spec, LayerShape(c=64, m=8), "mac", 5)
-    tiles = tile_requests("conv1", place)
-    assert len(tiles) == place.arrays == 4
-    with pytest.raises(InfeasibleError, match=r"all tiles need 4096 cells, the budget has 3072"):
-        pack(tiles, [ArrayPool("a", 32, 32, 3)])
-    assert len(pack_rounds(tiles, [ArrayPool("a", 32, 32, 3)])) == 2
-    with pytest.raises(InfeasibleError, match="finds no array"):
-        pack_rounds(tiles, [ArrayPool("a", 16, 32, 3)])
-
-
-@settings(deadline=None, max_examples=40)
 @given(
+    rows=st.integers(2, 40),
+    columns=st.integers(8, 40),
     layers=st.lists(
-        st.tuples(st.integers(1, 3), st.integers(1, 6), st.integers(1, 4)), min_size=1, max_size=3
+        st.tuples(st.integers(1, 90), st.integers(1, 30), st.integers(1, 3), st.booleans()),
+        min_size=1,
+        max_size=6,
     ),
-    arrays=st.integers(1, 14),
 )
-def test_the_bottleneck_of_a_pipeline_is_least(
-    layers: list[tuple[int, int, int]], arrays: int
+def test_what_layers_hold_together_is_room_enough(
+    rows: int, columns: int, layers: list[tuple[int, int, int, bool]]
 ) -> None:
-    demands = [ReplicaDemand(f"l{i}", *v) for i, v in enumerate(layers)]
-    options = [
-        copies
-        for copies in itertools.product(*(range(1, 7) for _ in demands))
-        if sum(c * d.arrays for c, d in zip(copies, demands, strict=True)) <= arrays
-    ]
-    if not options:
-        with pytest.raises(InfeasibleError, match="one copy of every layer needs"):
-            replicate(demands, arrays, objective="max")
-        return
-    best = min(max(d.cycles(c) for c, d in zip(copies, demands, strict=True)) for copies in options)
-    ours = replicate(demands, arrays, objective="max")
-    assert max(d.cycles(ours[d.layer]) for d in demands) == best
-    assert sum(d.arrays * ours[d.layer] for d in demands) <= arrays
-    summed = replicate(demands, arrays)
-    assert sum(d.arrays * summed[d.layer] for d in demands) <= arrays
-    one = sum(d.cycles(1) for d in demands)
-    assert sum(d.cycles(summed[d.layer]) for d in demands) <= one
+    """Their tiles fit as many arrays as the parts that they hold sum to, rounded up."""
+    tiles: list[TileRequest] = []
+    held = 0.0
+    for index, (taps, outputs, copies, pair) in enumerate(layers):
+        encoding: Encoding = "differential" if pair else "offset"
+        spec = CrossbarSpec(rows=rows, columns=columns, encoding=encoding)
+        place = place_layer(spec, LayerShape(c=taps, m=outputs), "mf" if pair else "mac", 4)
+        part = held_arrays(place, copies)
+        assert place.arrays * copies - 1 < part <= place.arrays * copies
+        held += part
+        tiles += [
+            TileRequest(f"layer{index}", tile.rows, tile.columns)
+            for matrix in place.matrices
+            for tile in matrix.tiles
+            for _ in range(matrix.tile_planes * copies)
+        ]
+    assert pack(tiles, rows, columns, ceil(held)).arrays <= ceil(held)
+
+
+def test_parts_are_the_halves_that_hold_a_tile() -> None:
+    array = (128, 64)
+    halved = {(128, 64): 0, (1, 33): 0, (128, 32): 1, (65, 1): 1, (64, 32): 2, (64, 16): 3}
+    assert {tile: halvings(tile, array) for tile in halved} == halved
+    assert halvings((1, 1), (1000, 1000)) == 10
+    spec = CrossbarSpec(rows=128, columns=64, cell=CellSpec(bits=1), encoding="offset")
+    one = place_layer(spec, LayerShape(c=64, m=4), "mac", 8)  # 64 rows by 32 columns
+    assert (held_arrays(one), held_arrays(one, copies=3)) == (0.25, 2.25)
+    four = [TileRequest(name, 64, 32) for name in "abcd"]
+    packing = pack(four, 128, 64, 1)
+    assert sorted((s.row, s.column) for s in packing.sites) == [(0, 0), (0, 32), (64, 0), (64, 32)]
+    assert packing.utilisation == 1
+
+
+def test_a_budget_that_is_too_small_is_refused_with_the_numbers() -> None:
+    tiles = [TileRequest("conv1", 32, 32)] * 4
+    with pytest.raises(InfeasibleError) as caught:
+        pack(tiles, 32, 32, 3)
+    assert str(caught.value) == (
+        "conv1: a 32x32 tile finds no array: the 3 arrays of 32x32 have no part of its size left; "
+        "all tiles need 4096 cells\n"
+        "  try: more or larger arrays, or fewer layers that stay in them"
+    )
+    with pytest.raises(InfeasibleError, match="arrays of 16x32 are too small for it"):
+        pack(tiles, 16, 32, 9)
