@@ -137,11 +137,6 @@ class NestEvents:
         """Total energy, leakage included."""
         return sum(self.components_pj(machine).values())
 
-    def dynamic_pj(self, machine: Machine) -> float:
-        """Total energy without leakage."""
-        parts = self.components_pj(machine)
-        return sum(energy for action, energy in parts.items() if not action.endswith(".leak"))
-
 
 def action_prices_pj(machine: Machine) -> dict[str, float]:
     """Energy of one event of every action in `NestEvents.actions`.
