@@ -15,8 +15,8 @@ from enos_compiler.schedule.summary import schedule_with_baseline
 class Schedule(Pass):
     """Turn an assigned network into a program: instructions per resource, and buffers.
 
-    List scheduling by critical path; the lower bound stands beside the makespan in the report,
-    and the baseline is scheduled by the same rules.
+    List scheduling, improved, then exact search as far as it reaches. The lower bound stands beside
+    the makespan in the report, and the baseline is scheduled by the same rules.
     """
 
     name: ClassVar[str] = "schedule"

@@ -51,26 +51,27 @@ class Block:
     """All instructions of a task."""
 
     parts: tuple[Part, ...]
+    first_uses: Mapping[str, int]
+    """Cycle at which each engine is first used."""
+    last_uses: Mapping[str, int]
+    """Cycle at which each engine is free again."""
+    work: Mapping[str, int]
+    """Cycles that each engine is busy."""
     steps: tuple[tuple[Part, Part, Part], ...] = ()
     """Load, compute and store of every step."""
 
-    @property
-    def first_uses(self) -> Mapping[str, int]:
-        """Cycle at which each engine is first used."""
-        found: dict[str, int] = {}
-        for part in self.parts:
+    @classmethod
+    def of(cls, parts: tuple[Part, ...], steps: tuple[tuple[Part, Part, Part], ...] = ()) -> Block:
+        """Return the block of these parts."""
+        first: dict[str, int] = {}
+        last: dict[str, int] = {}
+        work: dict[str, int] = {}
+        for part in parts:
             for engine in part.engines:
-                found[engine] = min(part.begin, found.get(engine, part.begin))
-        return found
-
-    @property
-    def last_uses(self) -> Mapping[str, int]:
-        """Cycle at which each engine is free again."""
-        found: dict[str, int] = {}
-        for part in self.parts:
-            for engine in part.engines:
-                found[engine] = max(part.end, found.get(engine, 0))
-        return found
+                first[engine] = min(part.begin, first.get(engine, part.begin))
+                last[engine] = max(part.end, last.get(engine, 0))
+                work[engine] = work.get(engine, 0) + part.cycles
+        return cls(parts, first, last, work, steps)
 
     @property
     def last(self) -> Part:
@@ -86,12 +87,12 @@ def block_of(task: Task) -> Block:
         part = Part(
             task.id, task.resource, task.op, 0, cost.cycles, events, task.reads, task.writes
         )
-        return Block((part,))
+        return Block.of((part,))
     starts, _ = pipeline([step.cycles for step in task.steps], one_port=task.one_port)
     steps = []
     for i, (step, start) in enumerate(zip(task.steps, starts, strict=True)):
         steps.append(_step_parts(task, i, step, start))
-    return Block(tuple(sorted(_placed(steps), key=lambda part: part.begin)), tuple(steps))
+    return Block.of(tuple(sorted(_placed(steps), key=lambda part: part.begin)), tuple(steps))
 
 
 def _placed(steps: Sequence[tuple[Part, Part, Part]]) -> Iterator[Part]:

@@ -10,251 +10,151 @@ from __future__ import annotations
 import heapq
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from fractions import Fraction
-from math import ceil
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, replace
+from typing import Literal
 
-from enos_compiler.cores.accounting import Items, itemise
-from enos_compiler.cores.steps import PLACES
-from enos_compiler.ir.network import Network
-from enos_compiler.ir.program import Instruction, Program
-from enos_compiler.schedule.blocks import Block, Part, block_of
-from enos_compiler.schedule.tasks import Task, TaskGraph, inference_tasks, memories_of, set_up_tasks
+from enos_compiler.schedule.exact import shortest
+from enos_compiler.schedule.machine import Machine
+from enos_compiler.schedule.shop import Shop
 
-if TYPE_CHECKING:
-    from enos_compiler.cores.target import Target
-
-Rule = Literal["critical path", "execution order"]
+Rule = Literal["critical path", "execution order", "branch and bound"]
 
 _TRIALS = 64
 """Most schedules that the improvement of one tries."""
+_NODES = 2000
+"""Most partial schedules that the exact search looks at."""
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """When each task starts, in ns, in the order of placing, and the rule that led to it."""
+    """The cycle at which each task starts, in the order of placing, and what led to it."""
 
-    start: Mapping[str, Fraction]
-    makespan: Fraction
+    start: Mapping[str, int]
+    makespan: int
     rule: Rule
+    bound: int = 0
+    """Cycles below which no schedule of these tasks is: by work and paths, or by exact search."""
 
 
-def schedule_network(network: Network, target: Target) -> tuple[Program, Timing]:
-    """Return the program of an assigned network and how it was timed."""
-    items = itemise(network, target)
-    graph = inference_tasks(network, target, items)
-    timing = time_tasks(graph)
-    instructions = instructions_of(graph, timing)
-    set_up = _set_up(network, items)
-    used = (one.resource for one in (*instructions, *set_up))
-    program = Program(
-        resources=tuple(dict.fromkeys(used)),
-        buffers=tuple(graph.buffers.values()),
-        instructions=instructions,
-        memories=memories_of(target),
-        clock_ns=target.clock_ns,
-        setup=set_up,
-        lower_bound_ns=float(lower_bound(graph)),
-    )
-    return program, timing
-
-
-def lower_bound(graph: TaskGraph) -> Fraction:
-    """Return the larger of the critical path and the busiest resource's work, in ns."""
-    work: dict[str, Fraction] = defaultdict(Fraction)
-    for task in graph.tasks.values():
-        clock = Fraction(str(task.cost.clock_ns))
-        for part in block_of(task).parts:
-            work[part.resource] += part.cycles * clock
-    return max((*graph.critical_path().values(), *work.values()), default=Fraction(0))
-
-
-def time_tasks(graph: TaskGraph) -> Timing:
-    """Return the shortest schedule found: list schedules by two rules, then improved.
+def time_tasks(shop: Shop) -> Timing:
+    """Return the shortest schedule found: list schedules by two rules, improved, then exact search.
 
     By critical path, and by execution order; each is tightened (see `tighten`). The first wins a
     tie, and within one rule the task that comes first in execution order does. The better one's
-    order of urgency is then changed pair by pair while that shortens it and the bound is not met.
+    order of urgency is changed pair by pair while that shortens it and the bound is not met. Then
+    branch and bound looks for a shorter one: over all schedules of few tasks, as far as `_NODES`
+    reach of many.
     """
-    order = {name: i for i, name in enumerate(graph.tasks)}
-    length = graph.critical_path()
     rules: dict[Rule, list[str]] = {
-        "critical path": sorted(graph.tasks, key=lambda n: (-length[n], order[n])),
-        "execution order": list(graph.tasks),
+        "critical path": sorted(shop.cycles, key=lambda name: -shop.tails[name]),
+        "execution order": list(shop.cycles),
     }
-    timings = {rule: _time(graph, urgency, rule) for rule, urgency in rules.items()}
+    bound = shop.lower_bound()
+    timings = {rule: _time(shop, urgency, rule) for rule, urgency in rules.items()}
     best = min(timings.values(), key=lambda timing: timing.makespan)
-    return _improved(graph, rules[best.rule], best)
+    best = _improved(shop, rules[best.rule], best, bound)
+    found = shortest(shop, best.makespan, _NODES)
+    if found.start is not None:
+        best = Timing(found.start, _makespan(shop, found.start), "branch and bound")
+    return replace(best, bound=best.makespan if found.is_proven else bound)
 
 
-def _time(graph: TaskGraph, urgency: Sequence[str], rule: Rule) -> Timing:
+def _makespan(shop: Shop, start: Mapping[str, int]) -> int:
+    return max((begin + shop.cycles[name] for name, begin in start.items()), default=0)
+
+
+def _time(shop: Shop, urgency: Sequence[str], rule: Rule) -> Timing:
     """Return the tightened list schedule of an order of urgency."""
-    priority = {name: (Fraction(i), 0) for i, name in enumerate(urgency)}
-    start = tighten(graph, list_schedule(graph, priority))
-    ends = (start[n] + graph.tasks[n].duration for n in start)
-    return Timing(start, max(ends, default=Fraction(0)), rule)
+    start = tighten(shop, list_schedule(shop, urgency))
+    return Timing(start, _makespan(shop, start), rule)
 
 
-def _improved(graph: TaskGraph, urgency: Sequence[str], best: Timing) -> Timing:
+def _improved(shop: Shop, urgency: Sequence[str], best: Timing, bound: int) -> Timing:
     """Return the schedule after moving tasks forward in urgency while that shortens it.
 
     Only tasks that wait for their resource are moved: before the one that holds it. `_TRIALS`
     bounds the work.
     """
-    bound, current, trials = lower_bound(graph), list(urgency), 0
+    current, trials = list(urgency), 0
     shortened = True
     while shortened and best.makespan > bound:
         shortened = False
-        for name, holder in _held_up(graph, best):
+        for name, holder in _held_up(shop, best):
             if trials >= _TRIALS:
                 return best
             trials += 1
             trial = [n for n in current if n != name]
             trial.insert(trial.index(holder), name)
-            found = _time(graph, trial, best.rule)
+            found = _time(shop, trial, best.rule)
             if found.makespan < best.makespan:
                 best, current, shortened = found, trial, True
                 break
     return best
 
 
-def _held_up(graph: TaskGraph, timing: Timing) -> Iterator[tuple[str, str]]:
+def _held_up(shop: Shop, timing: Timing) -> Iterator[tuple[str, str]]:
     """Yield tasks that start later than what they wait for allows, and who holds their resource."""
-    end = {n: timing.start[n] + task.duration for n, task in graph.tasks.items()}
-    for name, task in graph.tasks.items():
-        ready = max((end[other] for other in graph.graph.predecessors(name)), default=Fraction(0))
+    end = {name: begin + shop.cycles[name] for name, begin in timing.start.items()}
+    for name, core in shop.core.items():
+        ready = max((end[other] for other in shop.before[name]), default=0)
         if timing.start[name] <= ready:
             continue
-        for other, held in graph.tasks.items():
-            holds = held.resource == task.resource and ready < end[other] <= timing.start[name]
-            if holds and other != name:
+        for other, held in shop.core.items():
+            if held == core and ready < end[other] <= timing.start[name] and other != name:
                 yield name, other
 
 
-def list_schedule(
-    graph: TaskGraph, priority: Mapping[str, tuple[Fraction, int]]
-) -> dict[str, Fraction]:
-    """Return the start of each task; the least priority goes first.
+def list_schedule(shop: Shop, urgency: Sequence[str]) -> dict[str, int]:
+    """Return the start of each task, in cycles; whole tasks, none beside another on its resource.
 
     Args:
-        graph: tasks and dependencies.
-        priority: a total order; ties are not allowed.
+        shop: the problem.
+        urgency: all tasks, the most urgent one first.
     """
-    waiting = {name: graph.graph.in_degree(name) for name in graph.tasks}
-    ready: dict[str, list[tuple[tuple[Fraction, int], str]]] = defaultdict(list)
-    running: list[tuple[Fraction, int, str]] = []
-    free = dict.fromkeys(graph.resources(), True)
-    start: dict[str, Fraction] = {}
-    now = Fraction(0)
+    priority = {name: i for i, name in enumerate(urgency)}
+    waiting = {name: len(before) for name, before in shop.before.items()}
+    ready: dict[str, list[tuple[int, str]]] = defaultdict(list)
+    running: list[tuple[int, int, str]] = []
+    free = dict.fromkeys(shop.core.values(), True)
+    start: dict[str, int] = {}
+    now = 0
 
     def release(name: str) -> None:
-        heapq.heappush(ready[graph.tasks[name].resource], (priority[name], name))
+        heapq.heappush(ready[shop.core[name]], (priority[name], name))
 
-    for name in graph.tasks:
-        if not waiting[name]:
+    for name, count in waiting.items():
+        if not count:
             release(name)
-    while len(start) < len(graph.tasks) or running:
+    while len(start) < len(waiting) or running:
         for resource in free:
             if free[resource] and ready[resource]:
                 _, name = heapq.heappop(ready[resource])
                 start[name] = now
                 free[resource] = False
-                heapq.heappush(running, (now + graph.tasks[name].duration, len(start), name))
+                heapq.heappush(running, (now + shop.cycles[name], len(start), name))
         now = running[0][0]
         while running and running[0][0] == now:
             _, _, done = heapq.heappop(running)
-            free[graph.tasks[done].resource] = True
-            for name in graph.graph.successors(done):
+            free[shop.core[done]] = True
+            for name in shop.behind[done]:
                 waiting[name] -= 1
                 if not waiting[name]:
                     release(name)
     return start
 
 
-def tighten(graph: TaskGraph, start: Mapping[str, Fraction]) -> dict[str, Fraction]:
+def tighten(shop: Shop, start: Mapping[str, int]) -> dict[str, int]:
     """Return starts at which every task begins as early as it can behind those before it.
 
     Tasks keep their order. A layer may begin to load while the one before it on the core still
     stores: its instructions keep clear of those on the same resources, and of the places of the
     last steps. So no task starts later than before.
     """
-    order = {name: i for i, name in enumerate(graph.tasks)}
-    end: dict[str, Fraction] = {}
-    found: dict[str, Fraction] = {}
-    free: dict[str, Fraction] = defaultdict(Fraction)
-    places: dict[str, _Places] = defaultdict(_Places)
+    order = {name: i for i, name in enumerate(shop.cycles)}
+    machine, found = Machine(), dict[str, int]()
     for name in sorted(start, key=lambda n: (start[n], order[n])):
-        task, clock = graph.tasks[name], Fraction(str(graph.tasks[name].cost.clock_ns))
-        block, held = block_of(task), places[task.resource]
-        limits = [end[other] for other in graph.graph.predecessors(name)]
-        limits += [free[r] - begin * clock for r, begin in block.first_uses.items()]
-        limits += held.limits(block, clock)
-        begin = max((Fraction(0), *limits))
-        found[name], end[name] = begin, begin + task.duration
-        for resource, last in block.last_uses.items():
-            free[resource] = max(free[resource], begin + last * clock)
-        held.take(block, begin, clock)
+        core, block = shop.core[name], shop.blocks[name]
+        ready = max((found[one] + shop.cycles[one] for one in shop.before[name]), default=0)
+        found[name] = machine.earliest(core, block, ready)
+        machine.place(core, block, found[name])
     return found
-
-
-@dataclass(slots=True)
-class _Places:
-    """When the places of a core's last steps are free: of operands and of results."""
-
-    operands: list[Fraction] = field(default_factory=list)
-    results: list[Fraction] = field(default_factory=list)
-
-    def limits(self, block: Block, clock: Fraction) -> Iterator[Fraction]:
-        """Yield starts before which a block would need a place that is taken."""
-        for i, (load, compute, _) in enumerate(block.steps[:PLACES]):
-            if i < len(self.operands):
-                yield self.operands[i] - load.begin * clock
-                yield self.results[i] - compute.begin * clock
-
-    def take(self, block: Block, begin: Fraction, clock: Fraction) -> None:
-        """Note the steps of a block that begins then."""
-        for _, compute, store in block.steps:
-            self.operands = [*self.operands, begin + compute.end * clock][-PLACES:]
-            self.results = [*self.results, begin + store.end * clock][-PLACES:]
-
-
-def _set_up(network: Network, items: Items) -> tuple[Instruction, ...]:
-    graph = set_up_tasks(network, items)
-    return instructions_of(graph, time_tasks(graph))
-
-
-def instructions_of(graph: TaskGraph, timing: Timing) -> tuple[Instruction, ...]:
-    """Return the instructions by start; at one time, those of the task that was placed first."""
-    found: list[tuple[int, Instruction]] = []
-    for name, begin in timing.start.items():
-        task = graph.tasks[name]
-        clock = Fraction(str(task.cost.clock_ns))
-        start = ceil(begin / clock)
-        before = sorted(block_of(graph.tasks[n]).last.id for n in graph.graph.predecessors(name))
-        for i, part in enumerate(block_of(task).parts):
-            waits = (*part.after, *(before if i == 0 else ()))
-            found.append((start + part.begin, _instruction(task, part, start, clock, waits)))
-    found.sort(key=lambda pair: pair[0])
-    return tuple(instruction for _, instruction in found)
-
-
-def _instruction(
-    task: Task, part: Part, start: int, clock: Fraction, after: tuple[str, ...]
-) -> Instruction:
-    return Instruction(
-        id=part.id,
-        resource=part.resource,
-        op=part.op,
-        start_ns=float((start + part.begin) * clock),
-        end_ns=float((start + part.end) * clock),
-        start_cycle=start + part.begin,
-        cycles=part.cycles,
-        step=part.step,
-        ranges=part.ranges,
-        reads=part.reads,
-        writes=part.writes,
-        after=after,
-        events=part.events,
-        **task.owner,
-    )

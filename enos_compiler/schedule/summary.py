@@ -10,7 +10,7 @@ from enos_compiler.cores.baseline import baseline
 from enos_compiler.cores.homes import root_of
 from enos_compiler.ir.network import Network
 from enos_compiler.ir.program import Program
-from enos_compiler.schedule.list_schedule import schedule_network
+from enos_compiler.schedule.network import schedule_network
 
 if TYPE_CHECKING:
     from enos_compiler.cores.target import Target

@@ -5,12 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from fractions import Fraction
 from typing import TYPE_CHECKING
 
 import networkx as nx
 
-from enos_compiler.cores.accounting import EdgeItem, Items, duration, executing_core
+from enos_compiler.cores.accounting import EdgeItem, Items, executing_core
 from enos_compiler.cores.homes import is_view
 from enos_compiler.cores.layer_costs import cost_of
 from enos_compiler.cores.steps import LayerWork, Step, layer_steps
@@ -41,9 +40,9 @@ class Task:
     """Whether its steps load and store through one port."""
 
     @property
-    def duration(self) -> Fraction:
-        """Busy time in ns, exactly."""
-        return duration(self.cost)
+    def cycles(self) -> int:
+        """How long it takes alone."""
+        return self.cost.cycles
 
 
 @dataclass(slots=True)
@@ -57,14 +56,6 @@ class TaskGraph:
     def resources(self) -> tuple[str, ...]:
         """Return what tasks occupy as a whole, in the order of the first task on each."""
         return tuple(dict.fromkeys(task.resource for task in self.tasks.values()))
-
-    def critical_path(self) -> dict[str, Fraction]:
-        """Return for each task the longest time from its start to the end of all work behind it."""
-        length: dict[str, Fraction] = {}
-        for name in reversed(self.tasks):
-            behind = max((length[n] for n in self.graph.successors(name)), default=Fraction(0))
-            length[name] = self.tasks[name].duration + behind
-        return length
 
 
 def inference_tasks(network: Network, target: Target, items: Items) -> TaskGraph:
