@@ -27,6 +27,7 @@ from enos_compiler.ir.shape import DIMS, LayerShape
 from enos_compiler.ir.units import energy_text, time_text
 
 if TYPE_CHECKING:
+    from enos_compiler.cores.base import Homes
     from enos_compiler.cores.loopnest import LoopNestCore
     from enos_compiler.cores.target import Target
 
@@ -61,6 +62,16 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--core", metavar="NAME", help="a loop-nest core; by default the first")
     parser.add_argument("--operator", default="mac", metavar="NAME")
     parser.add_argument("--bits", default="8/8/8", metavar="I/W/O", help="input/weight/output bits")
+    parser.add_argument(
+        "--homes",
+        metavar="IN/OUT",
+        help="memories where input and output rest, e.g. buffer/buffer; by default DRAM",
+    )
+    parser.add_argument(
+        "--resident",
+        action="store_true",
+        help="weights stay in the core's weight memory",
+    )
     add_mapping_options(parser)
     parser.add_argument(
         "--padding",
@@ -110,12 +121,13 @@ def _map(words: Sequence[str]) -> None:
         if not arguments.shape:
             return
     tell_of_kernel(target, teller(quiet=arguments.quiet, verbose=arguments.verbose))
-    layer, choice = _question(core, shape, arguments.operator, bits)
+    layer, choice = _question(core, shape, arguments.operator, bits, arguments.resident)
+    homes = _homes(target, arguments.homes)
     nest = _read_nest(arguments.nest) if arguments.nest else None
-    answer = _answer(target, core, layer, choice, nest)
+    answer = _answer(target, core, layer, choice, homes, nest)
     if arguments.count:
         bounds = {dim.lower(): bound for dim, bound in answer["mapping"]["shape"].items()}
-        task = core.task(layer, choice)
+        task = core.task(layer, choice, homes)
         answer["nests"] = core.count_nests(replace(task, shape=replace(shape, **bounds)))
     if arguments.json:
         print(json.dumps(answer))
@@ -194,14 +206,37 @@ def _core(target: Target, name: str | None) -> LoopNestCore:
     return found[name] if name is not None else next(iter(found.values()))
 
 
+def _homes(target: Target, text: str | None) -> Homes:
+    """Return where input and output rest: `buffer/dram`; None is DRAM for both.
+
+    Raises:
+        UsageError: not two of the memories that hold values.
+    """
+    from enos_compiler.cores.base import Homes
+
+    dram = target.chip.dram
+    known = [memory for memory in (target.chip.shared, dram) if memory]
+    names = text.split("/") if text is not None else [dram, dram]
+    for name in names:
+        if len(names) != 2 or name not in known:
+            raise UsageError(
+                f"`{text}` does not name the homes of input and output on {target.name}",
+                place="--homes",
+                remedy=f"--homes {known[0]}/{dram} (known: {', '.join(known)})",
+            )
+    return Homes((Home(names[0]),), Home(names[1]))
+
+
 def _question(
-    core: LoopNestCore, shape: LayerShape, operator: str, bits: Bits
+    core: LoopNestCore, shape: LayerShape, operator: str, bits: Bits, resident: bool
 ) -> tuple[Layer, Choice]:
     """Return the layer and the one choice that was asked for.
 
     Raises:
         RefusalError: the core does not take it; with its reason.
     """
+    from enos_compiler.cores.nest_homes import RESIDENT
+
     layer = Layer("layer", "conv", ("input",), "output", shape=shape, weight="weight")
     for offer in core.choices(layer, [operator], [bits], signed_input=False):
         if isinstance(offer, Refusal):
@@ -210,8 +245,14 @@ def _question(
                 place=str(shape),
                 remedy="another operator, or other widths",
             )
-        return layer, offer
-    raise RefusalError(f"{core.name} offers nothing for {operator} at {bits}", place=str(shape))
+        if (offer.options == RESIDENT) == resident:
+            return layer, offer
+    kept = " with weights that stay" if resident else ""
+    raise RefusalError(
+        f"{core.name} offers nothing for {operator} at {bits}{kept}",
+        place=str(shape),
+        remedy="--resident needs a core with a weight memory that holds the layer's weights",
+    )
 
 
 def _read_nest(file: Path) -> Any:
@@ -237,17 +278,13 @@ def _read_nest(file: Path) -> Any:
 
 
 def _answer(
-    target: Target, core: LoopNestCore, layer: Layer, choice: Choice, nest: Any
+    target: Target, core: LoopNestCore, layer: Layer, choice: Choice, homes: Homes, nest: Any
 ) -> dict[str, Any]:
     """Return what `--json` prints."""
-    from enos_compiler.cores.base import Homes
-
-    dram = Home(target.chip.dram)
-    homes = Homes((dram,), dram)
     if nest is None:
         found = core.cost(layer, choice, homes)
     else:
-        found = core.cost_of_nest(layer, choice, nest)
+        found = core.cost_of_nest(layer, choice, nest, homes)
     cost = found.inference
     return {
         "layer": str(layer.shape),

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,10 @@ from hypothesis import strategies as st
 
 from enos_compiler.cli.enos_map import main, parse_shape
 from enos_compiler.cores import map_cache
+from enos_compiler.cores.base import Homes
 from enos_compiler.cores.target import load_target
+from enos_compiler.ir.choice import Bits, Choice
+from enos_compiler.ir.network import Home, Layer
 from enos_compiler.ir.shape import DIMS, LayerShape
 from enos_compiler.mapping.engine import numba_version
 
@@ -204,3 +208,32 @@ def test_whoever_maps_in_plain_numpy_is_told_once(
     assert capsys.readouterr().err.count("enos-map --compile") == 1
     assert main(SQUARE) == 0  # no terminal: nothing but the result
     assert capsys.readouterr().err == ""
+
+
+def test_homes_and_weights_that_stay_are_those_of_the_compiler(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    core = load_target("hybrid").cores["mac"]
+    subject = Layer("layer", "conv", ("input",), "output", shape=parse_shape(SQUARE), weight="w")
+    memories = ("buffer", "dram")
+    for resident in (False, True):
+        choice = Choice("mac", "mac", Bits(8, 8, 8), (("resident", 1),) if resident else ())
+        for source, sink in product(memories, memories):
+            words = [*SQUARE, "--target", "hybrid", "--homes", f"{source}/{sink}"]
+            found = answer(capsys, *words, *(["--resident"] if resident else []))
+            cost = core.cost(subject, choice, Homes((Home(source),), Home(sink)))
+            assert found["events"] == dict(cost.inference.events)
+
+
+@pytest.mark.parametrize("homes", ["buffer", "dram/sram", "a/b/c", ""])
+def test_homes_that_are_none(capsys: pytest.CaptureFixture[str], homes: str) -> None:
+    assert main([*SQUARE, "--target", "hybrid", "--homes", homes]) == 2
+    assert capsys.readouterr().err == (
+        f"error: --homes: `{homes}` does not name the homes of input and output on hybrid\n"
+        "  try: --homes buffer/dram (known: buffer, dram)\n"
+    )
+
+
+def test_weights_cannot_stay_without_a_memory(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*SQUARE, "--target", "eyeriss", "--resident"]) == 1
+    assert "offers nothing for mac at 8/8/8 with weights that stay" in capsys.readouterr().err
