@@ -21,7 +21,7 @@ from enos_compiler.cli.common import (
     teller,
 )
 from enos_compiler.errors import UsageError
-from enos_compiler.explore.objectives import OBJECTIVES, parse_bits, parse_objectives
+from enos_compiler.explore.objectives import METHODS, OBJECTIVES, parse_bits, parse_objectives
 from enos_compiler.mapping.objective import OBJECTIVES as MAPPED_FOR
 
 if TYPE_CHECKING:
@@ -90,6 +90,15 @@ def _parser() -> argparse.ArgumentParser:
         help="search nothing; count the mappings that fit at these bits, layer by layer",
     )
     how = parser.add_argument_group("how")
+    how.add_argument(
+        "--method",
+        choices=METHODS,
+        default="nsga2",
+        help="NSGA-II (default), a search by gradients, or NSGA-II from what the gradients found",
+    )
+    how.add_argument(
+        "--search-epochs", type=int, default=4, metavar="N", help="of the search by gradients"
+    )
     how.add_argument("--generations", type=int, default=25, metavar="N")
     how.add_argument("--population", type=int, default=10, metavar="N", help="parents kept")
     how.add_argument("--offspring", type=int, metavar="N", help="by default as many as parents")
@@ -125,7 +134,7 @@ def _explore(words: Sequence[str]) -> None:
     objectives, bits = parse_objectives(arguments.objectives), parse_bits(arguments.bits)
     for option, least in (("generations", 0), ("population", 2), ("greedy", 0), ("seed", 0)):
         _at_least(f"--{option}", getattr(arguments, option), least)
-    for option in ("offspring", "images", "float_epochs"):
+    for option in ("offspring", "images", "float_epochs", "search_epochs"):
         _at_least(f"--{option.replace('_', '-')}", getattr(arguments, option), 1)
     tier = _tier(arguments.tier, "--tier", ("proxy", "qat"))
     final = _tier(arguments.final, "--final", ("qat", "full")) if arguments.final else None
@@ -165,6 +174,8 @@ def _explore(words: Sequence[str]) -> None:
         offspring=arguments.offspring or arguments.population,
         generations=arguments.generations,
         greedy=arguments.greedy,
+        method=arguments.method,
+        search_epochs=arguments.search_epochs,
         seed=arguments.seed,
         tier=tier,
         final=final,

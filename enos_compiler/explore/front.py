@@ -7,7 +7,7 @@ import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from enos_compiler.errors import FormatError, UsageError
 from enos_compiler.explore.objectives import ObjectiveName
+from enos_compiler.explore.page import front_html
 from enos_compiler.explore.plan import Genome, as_genome
 from enos_compiler.outputs import replace_text
 
@@ -36,11 +37,13 @@ class Point:
     epochs: int = 0
     """Of fine-tuning behind its accuracy."""
     origin: str = ""
-    """What proposed it: uniform, greedy or nsga2."""
+    """What proposed it: uniform, greedy, gradient or nsga2."""
     chip: Mapping[str, float] | None = None
     """Fields of the target that were varied, by path."""
     target: str = ""
     """Name or file of the chip that it was priced on."""
+    parts_pj: Mapping[str, float] = field(default_factory=dict)
+    """Energy by memory and unit, `owner.component`, and `leakage`; their sum is the energy."""
 
     @property
     def genome(self) -> Genome:
@@ -81,10 +84,11 @@ def hypervolume(values: FloatArray, reference: FloatArray) -> float:
 def save_front(
     folder: Path, points: Sequence[Point], objectives: Sequence[str], about: Mapping[str, Any]
 ) -> None:
-    """Write `front.csv`, then `front.json`; each replaces its namesake whole."""
+    """Write `front.csv`, `front.html`, then `front.json`; each replaces its namesake whole."""
     rows = [{"number": i, **asdict(point)} for i, point in enumerate(points)]
     content = {"schema": SCHEMA, "objectives": list(objectives), **about, "points": rows}
     replace_text(folder / "front.csv", _csv(points))
+    replace_text(folder / "front.html", front_html(content))
     replace_text(folder / "front.json", json.dumps(content, indent=1) + "\n")
 
 

@@ -12,6 +12,9 @@ ObjectiveName = Literal["accuracy", "noise", "energy", "latency", "edp", "memory
 needed); energy in pJ, latency in ns, their product, bits of all weights. Only accuracy is the
 better the greater."""
 OBJECTIVES: tuple[ObjectiveName, ...] = get_args(ObjectiveName)
+MethodName = Literal["nsga2", "gradient", "both"]
+METHODS: tuple[MethodName, ...] = get_args(MethodName)
+"""NSGA-II; the front of a search that trains widths by gradients; NSGA-II that starts from it."""
 HARDWARE: tuple[ObjectiveName, ...] = ("energy", "latency", "edp", "memory")
 
 

@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from enos_compiler.cores.accounting import itemise
 from enos_compiler.cores.layer_costs import cost_of
 from enos_compiler.errors import UsageError
 from enos_compiler.explore.front import Chosen
@@ -38,6 +40,20 @@ def assigned(placed: Placed, target: Target, genome: Genome) -> Network:
     return network.with_layers(changed).with_vectors(
         {name: replace(network.vectors[name], bits=bits) for name, bits in vectors.items()}
     )
+
+
+def energy_parts(placed: Placed, target: Target, genome: Genome) -> dict[str, float]:
+    """Return the energy of a setting in pJ by `owner.component`, and that of `leakage`.
+
+    The sum is the energy that `HardwareTables.cost` tells, the order of the sum aside.
+    """
+    items = itemise(assigned(placed, target, genome), target)
+    parts: dict[str, float] = defaultdict(float)
+    for cost in items.costs():
+        for component, picojoule in cost.components_pj(target.energy_pj).items():
+            parts[component] += picojoule
+    parts["leakage"] = target.leakage_mw() * items.busy_ns
+    return dict(parts)
 
 
 def with_weights(network: Network, chosen: Chosen) -> Network:

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 from enos_compiler.assign.budget import Budget
 from enos_compiler.errors import FrontendError
 from enos_compiler.explore.accuracy import LEARNING_RATE, Recipe, Tier
+from enos_compiler.explore.gradient import GradientSearch, gradient_front
 from enos_compiler.explore.journal import Journal, open_journal
-from enos_compiler.explore.objectives import ObjectiveName
+from enos_compiler.explore.objectives import MethodName, ObjectiveName
+from enos_compiler.explore.plan import Genome
 from enos_compiler.explore.point import load_same
 from enos_compiler.explore.run import Exploration
 from enos_compiler.explore.vary import ChipRecipe
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
 NETWORK = "network"
 """Folder of the network that accuracies are measured of, beside the front."""
 JOURNAL = "journal.jsonl"
+GRADIENT_POINTS = 8
+"""Budgets that the gradient search's scores are assigned at."""
 FLOAT_EPOCHS = 8
 """Of a network that has learnt nothing, as long as the search of `enosc` trains it by default."""
 
@@ -55,6 +59,9 @@ class Request:
     offspring: int
     generations: int
     greedy: int
+    method: MethodName
+    search_epochs: int
+    """Of the gradient search."""
     seed: int
     tier: Tier
     final: Tier | None
@@ -103,6 +110,7 @@ def prepare(request: Request, say: Callable[[str], None]) -> Prepared:
         journal = open_journal(folder / JOURNAL, run, resume=request.resume)
         if journal.known:
             say(f"{len(journal.known)} accuracies are known from {folder / JOURNAL}")
+    evolves = request.method != "gradient"
     options = Exploration(
         network=network,
         chips=request.chips,
@@ -110,8 +118,9 @@ def prepare(request: Request, say: Callable[[str], None]) -> Prepared:
         bits=request.bits,
         population=request.population,
         offspring=request.offspring,
-        generations=request.generations,
-        greedy=request.greedy,
+        generations=request.generations if evolves else 0,
+        greedy=request.greedy if evolves else 0,
+        seeds=_gradient_seeds(network, user, target, request, folder, say),
         seed=request.seed,
         tier=request.tier,
         final=request.final,
@@ -126,6 +135,42 @@ def calibrated(user: UserModel, target: Target, seed: int, say: Callable[[str], 
     """Return the user's network, canonical, with the range of every value."""
     context = Context(target=target, user=user, seed=seed, say=say)
     return Pipeline(parse_passes("canonicalize,calibrate")).run(trace(user), context)
+
+
+def _gradient_seeds(
+    network: Network,
+    user: UserModel,
+    target: Target,
+    request: Request,
+    folder: Path,
+    say: Callable[[str], None],
+) -> tuple[Genome, ...]:
+    """Return the settings of the gradient search; none where it is not asked for.
+
+    Raises:
+        FrontendError: it is, and there is nothing to train on.
+    """
+    if request.method == "nsga2":
+        return ()
+    data = user.data()
+    if data is None or data.train is None:
+        raise FrontendError(
+            f"--method {request.method} trains, and the model file gives no data() with a train "
+            "split",
+            place=request.model,
+            remedy="--method nsga2, or give the file a data()",
+        )
+    say(f"gradient search: {request.search_epochs} epochs over all widths")
+    options = GradientSearch(
+        bits=request.bits,
+        points=GRADIENT_POINTS,
+        epochs=request.search_epochs,
+        float_epochs=0 if "accuracy" in request.objectives else request.float_epochs,
+        seed=request.seed,
+        folder=folder / ".enos" / "gradient",
+        say=say,
+    )
+    return gradient_front(network, data, target, options)
 
 
 def _with_weights(

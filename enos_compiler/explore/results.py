@@ -13,7 +13,7 @@ from enos_compiler.explore.run import Explored
 
 
 def write_results(prepared: Prepared, explored: Explored) -> None:
-    """Write `front.csv`, `front.json` and a target file for every varied chip on the front.
+    """Write `front.csv`, `front.html`, `front.json` and a target file for every varied chip.
 
     Their folder is made where it is missing; `front.json` comes last.
     """
@@ -22,6 +22,7 @@ def write_results(prepared: Prepared, explored: Explored) -> None:
     points = [_with_chip(point, prepared) for point in explored.points]
     about: dict[str, Any] = {
         "model": prepared.model,
+        "target": options.chips[0].target,
         "network": NETWORK if options.recipe is not None else None,
         "versions": {"enos-compiler": version("enos-compiler")},
         "seed": options.seed,
@@ -40,9 +41,7 @@ def _with_chip(point: Point, prepared: Prepared) -> Point:
     """Return a point of a varied chip with the file that this chip was written to."""
     if not point.chip:
         return point
-    number = next(
-        i for i, c in enumerate(prepared.options.chips) if dict(c.changes) == dict(point.chip)
-    )
+    number = prepared.options.chip_number(point)
     name = f"target-{number}.yaml"
     path = prepared.folder / name
     prepared.options.chips[number].write(path)

@@ -16,6 +16,7 @@ from enos_compiler.explore.front import Point, hypervolume, loss, minimised, par
 from enos_compiler.explore.hardware import (
     HardwareTables,
     LayerQuestion,
+    Placed,
     Table,
     build_tables,
     layer_table,
@@ -25,6 +26,7 @@ from enos_compiler.explore.journal import Journal
 from enos_compiler.explore.noise import NoiseTables, greedy_front, noise_tables
 from enos_compiler.explore.objectives import HARDWARE, ObjectiveName
 from enos_compiler.explore.plan import BitPlan, Genome
+from enos_compiler.explore.point import energy_parts
 from enos_compiler.explore.vary import ChipRecipe
 from enos_compiler.explore.workers import Workers
 from enos_compiler.ir.network import Network
@@ -47,6 +49,8 @@ class Exploration:
     generations: int
     greedy: int
     """Settings of the greedy walk in the first generation."""
+    seeds: tuple[Genome, ...]
+    """Settings of the gradient search in the first generation."""
     seed: int
     tier: Tier
     """Of every setting."""
@@ -56,6 +60,11 @@ class Exploration:
     """For accuracy; none where it is no objective."""
     workers: Workers
     say: Callable[[str], None]
+
+    def chip_number(self, point: Point) -> int:
+        """Return which of the chips a point was priced on."""
+        changes = dict(point.chip or {})
+        return next(i for i, chip in enumerate(self.chips) if dict(chip.changes) == changes)
 
 
 @dataclass(slots=True)
@@ -76,6 +85,8 @@ class _Search:
     """Settings seen so far and what is known of them."""
 
     options: Exploration
+    placed: tuple[Placed, ...]
+    """By chip, like the tables."""
     tables: tuple[HardwareTables, ...]
     noise: NoiseTables | None
     journal: Journal
@@ -125,6 +136,16 @@ class _Search:
         for genome, accuracy in self.options.workers.run(partial(measure, recipe, tier), missing):
             self.journal.add(label, genome, accuracy)
         return {g: self.journal.known[label, g] for g in distinct}
+
+    def with_parts(self, points: Sequence[Point]) -> list[Point]:
+        """Return points with their energy by memory and unit."""
+        found = []
+        for point in points:
+            chip = self.options.chip_number(point)
+            target = _built(self.options.chips[chip])
+            parts = energy_parts(self.placed[chip], target, point.genome)
+            found.append(replace(point, parts_pj=parts))
+        return found
 
     def point(self, setting: Setting) -> Point:
         """Return a setting as a point of the front."""
@@ -184,15 +205,18 @@ def explore(options: Exploration, journal: Journal | None = None) -> Explored:
     front = [points[i] for i in pareto(minimised(points, names))]
     front = _finished(search, front)
     front.sort(key=lambda p: [loss(p.objectives, name) for name in names])
-    return Explored(front, volumes, len(settings), [search.point(s) for s in uniform])
+    alike = [search.point(s) for s in uniform]
+    options.say("telling energies apart by memory")
+    return Explored(search.with_parts(front), volumes, len(settings), search.with_parts(alike))
 
 
 def _prepare(options: Exploration, journal: Journal) -> _Search:
     """Return the search with its tables."""
-    tables = []
+    tables, everywhere = [], []
     for chip in options.chips:
         target = chip.build()
         placed = place(options.network, target, options.bits)
+        everywhere.append(placed)
         options.say(
             f"pricing {len(placed.network.layers)} layers on {target.name}"
             + "".join(f", {path}={value}" for path, value in chip.changes)
@@ -203,7 +227,7 @@ def _prepare(options: Exploration, journal: Journal) -> _Search:
     if "noise" in options.objectives or options.greedy:
         options.say("scoring layers")
         noise = noise_tables(placed, options.bits, options.seed)
-    return _Search(options, tuple(tables), noise, journal)
+    return _Search(options, tuple(everywhere), tuple(tables), noise, journal)
 
 
 def _priced(
@@ -229,7 +253,7 @@ def _built(chip: ChipRecipe) -> Any:
 
 
 def _first_generation(search: _Search) -> list[Setting]:
-    """Return the uniform networks on every chip, and on the first the greedy walk's."""
+    """Return the uniform networks on every chip; on the first also the gradient and greedy ones."""
     options = search.options
     uniform = [
         Setting(search.plan.uniform(bits), chip)
@@ -237,8 +261,12 @@ def _first_generation(search: _Search) -> list[Setting]:
         for bits in options.bits
     ]
     search.evaluate(uniform, "uniform")
+    gradient = [Setting(genome) for genome in options.seeds]
+    if gradient:
+        search.evaluate(gradient, "gradient")
+    start = list(dict.fromkeys([*uniform, *gradient]))
     if not options.greedy or search.noise is None:
-        return uniform
+        return start
     name: ObjectiveName = next((n for n in options.objectives if n in HARDWARE), "edp")
     widest = search.plan.uniform(max(options.bits))
 
@@ -248,7 +276,7 @@ def _first_generation(search: _Search) -> list[Setting]:
     walk = greedy_front(widest, options.bits, search.noise.noise, cost, options.greedy)
     greedy = [Setting(genome) for genome in walk]
     search.evaluate(greedy, "greedy")
-    return list(dict.fromkeys([*uniform, *greedy]))
+    return list(dict.fromkeys([*start, *greedy]))
 
 
 def _finished(search: _Search, front: list[Point]) -> list[Point]:

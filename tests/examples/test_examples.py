@@ -19,7 +19,7 @@ from enos_compiler.frontend.user import UserModel, load_user_model
 from enos_compiler.search.evaluate import evaluate, module_predictor
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-CIFAR_MODELS = ("resnet20_cifar10", "squeezenet_cifar10", "shufflenet_cifar10")
+CIFAR_MODELS = ("resnet20_cifar10", "squeezenet_cifar10", "shufflenet_cifar10", "mobilenet_cifar10")
 
 
 def load(name: str, **arguments: str) -> UserModel:
@@ -66,6 +66,12 @@ def test_networks_give_ten_logits(name: str) -> None:
     assert user.data() is None
     hundred = load(name, classes="100").model()
     assert hundred(torch.zeros(1, 3, 32, 32)).shape == (1, 100)
+
+
+@pytest.mark.parametrize(("version", "published"), [("1", 4_231_976), ("2", 3_504_872)])
+def test_mobilenets_have_the_published_number_of_parameters(version: str, published: int) -> None:
+    model = load("mobilenet_cifar10", version=version, width="1.0", classes="1000").model()
+    assert sum(p.numel() for p in model.parameters()) == published
 
 
 def test_resnet20_has_the_published_number_of_parameters() -> None:

@@ -28,8 +28,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def run(cache: str, *words: str) -> int:
-    common = ("--mapping-cache", cache, "--bits", "2,8", "-q")
+def run(cache: str, *words: str, bits: str = "2,8") -> int:
+    common = ("--mapping-cache", cache, "--bits", bits, "-q")
     return enos_explore([*words, *common])
 
 
@@ -46,6 +46,12 @@ def test_a_point_of_the_front_compiles_to_what_the_front_says(folder: Path, cach
     assert found["hypervolumes"] == sorted(found["hypervolumes"])
     rows = list(csv.DictReader((folder / "out" / "front.csv").open()))
     assert [float(r["edp"]) for r in rows] == [p["objectives"]["edp"] for p in found["points"]]
+    for shown in (*found["points"], *found["uniform"]):
+        assert sum(shown["parts_pj"].values()) == pytest.approx(shown["objectives"]["energy"])
+        assert shown["parts_pj"]["dram.device"] > 0
+    text = (folder / "out" / "front.html").read_text()
+    data = text.partition('<script type="application/json" id="data">')[2].partition("</script>")
+    assert json.loads(data[0]) == {"front": found}
     accuracies = [p["objectives"]["accuracy"] for p in found["points"]]
     assert accuracies == sorted(accuracies, reverse=True)
     number = len(found["points"]) - 1
@@ -88,6 +94,7 @@ def test_a_run_goes_on_from_its_journal(folder: Path, cache: str) -> None:
         (("net.py", "--vary", "clock_ns=-1"), "clock_ns"),
         (("net.py", "--vary", "clock_ns"), "is not of the form"),
         (("bare.py",), "gives no data()"),
+        (("bare.py", "--objectives", "noise,edp", "--method", "both"), "--method both trains"),
         (("net.py", "--population", "1"), "1 is below 2"),
     ],
 )
@@ -108,6 +115,21 @@ def test_a_journal_of_another_run_is_refused(
     assert run(cache, *words, "--resume", "--images", "7") == 1
     assert "belongs to another run" in capsys.readouterr().err
     assert (folder / "out" / "journal.jsonl").read_text() == before
+
+
+def test_gradients_find_settings_of_their_own(folder: Path, cache: str) -> None:
+    """Alone they are the first generation beside the uniform networks; or NSGA-II goes on."""
+    words = ("net.py", "--float-epochs", "2", "--search-epochs", "2", "--generations", "2")
+    assert run(cache, *words, "--method", "gradient", "-o", "alone", bits="2,4,8") == 0
+    alone = front(folder / "alone")
+    assert len(alone["hypervolumes"]) == 1
+    assert alone["evaluations"] > len(alone["uniform"])
+    assert {p["origin"] for p in alone["points"]} <= {"uniform", "gradient"}
+    words = (*words, "--greedy", "0")
+    assert run(cache, *words, "--method", "both", "-o", "both", bits="2,4,8") == 0
+    both = front(folder / "both")
+    assert both["hypervolumes"][0] == alone["hypervolumes"][0]
+    assert len(both["hypervolumes"]) == 3
 
 
 def test_chips_are_searched_with_bits(folder: Path, cache: str) -> None:

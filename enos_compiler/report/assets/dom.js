@@ -1,8 +1,6 @@
 // Making elements. Text of the user's enters as text nodes and attribute values only, never as markup.
 
 const data = JSON.parse(document.getElementById("data").textContent);
-const report = data.report;
-const sections = report.sections;
 
 /** Sets attributes; functions become listeners, `style` is an object of properties. */
 function dress(node, attributes) {

@@ -2,25 +2,10 @@
 
 const totals = report.totals;
 
-function split(text) {
-  const [number, unit] = text.split(" ");
-  return [number, unit ? el("span", { class: "unit" }, `\u2009${unit}`) : null];
-}
-
 /** A chip with a change; less is better. */
 function changeChip(here, there) {
   const text = change(here, there);
   return text && el("span", { class: `chip ${here <= there ? "good" : "bad"}` }, text);
-}
-
-function tile(label, big, ...rest) {
-  return el("div", { class: "tile" }, el("dt", {}, label), el("dd", {}, el("div", { class: "big" }, big), rest));
-}
-
-function gauge(fraction, marks, fill) {
-  const bar = el("i", { style: { width: percent(Math.min(1, Math.max(0, fraction)), 2), background: fill || null } });
-  return el("div", { class: "gauge", "aria-hidden": "true" }, bar,
-    (marks || []).map((x) => el("i", { class: "mark", style: { left: percent(Math.min(1, x), 2) } })));
 }
 
 function costTile(label, key, text) {
@@ -72,25 +57,6 @@ function checksTile() {
     steps(checks.onnx_max_steps, "ONNX Runtime"),
     steps(checks.simulator_max_steps, "Replay"),
     line(equal, equal === null ? "Events replayed: not run" : equal ? "Events replayed: as reported" : "Events replayed: not those reported"))));
-}
-
-function themeButton() {
-  const order = ["auto", "light", "dark"];
-  let theme = "auto";
-  try { theme = localStorage.getItem("enos-theme") || "auto"; } catch { /* a page from a file may have no storage */ }
-  const button = el("button", { class: "theme", type: "button" });
-  const show = () => {
-    if (theme === "auto") document.documentElement.removeAttribute("data-theme");
-    else document.documentElement.dataset.theme = theme;
-    button.textContent = `Theme: ${theme}`;
-  };
-  button.addEventListener("click", () => {
-    theme = order[(order.indexOf(theme) + 1) % order.length];
-    try { localStorage.setItem("enos-theme", theme); } catch { /* as above */ }
-    show();
-  });
-  show();
-  return button;
 }
 
 function lede() {

@@ -6,25 +6,6 @@ const SECTIONS = [
   ["layers", "Layers", layersSection], ["refusals", "Refusals", refusalsSection], ["inputs", "Inputs", inputsSection],
 ];
 
-function contents(shown) {
-  const links = shown.map(([id, title]) => [id, el("a", { href: `#${id}` }, title)]);
-  const mark = () => {
-    const near = shown.filter(([id]) => document.getElementById(id).getBoundingClientRect().top < 140).pop();
-    for (const [id, link] of links) link.classList.toggle("here", Boolean(near) && near[0] === id);
-  };
-  addEventListener("scroll", mark, { passive: true });
-  return el("nav", { class: "contents", "aria-label": "contents" }, el("div", { class: "wrap" }, el("ul", {}, links.map(([, link]) => el("li", {}, link)))));
-}
-
-/** Puts cards side by side, two by two; a last odd one keeps the whole width. */
-function pair(cards) {
-  for (let i = 0; i + 1 < cards.length; i += 2) {
-    const both = el("div", { class: "pair" });
-    cards[i].before(both);
-    both.append(cards[i], cards[i + 1]);
-  }
-}
-
 function start() {
   const shown = [];
   const main = el("main", { class: "wrap", id: "page" });

@@ -1,0 +1,4 @@
+// What a report's page draws.
+
+const report = data.report;
+const sections = report.sections;
