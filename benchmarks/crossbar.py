@@ -16,7 +16,8 @@ noisy_ratio       the same with programming error and read noise of 2 % of the o
 bit_serial_ratio  8-bit unsigned inputs bit by bit, a conversion per bit; limit 8
 sliced_ratio      the same with weights in 2-bit cells, a conversion per bit and slice; limit 25
 
-Converters that happen to lose nothing are kept: every conversion is carried out.
+Converters that happen to lose nothing are kept: every conversion is carried out. Public simulators
+are timed beside them where they are installed, on a few images (`crossbar_peers.py`).
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from pathlib import Path
 # Threads that wait for each other sleep, else a busy machine measures their spinning.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+import crossbar_peers
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -53,6 +55,8 @@ from enos_compiler.ir.shape import LayerShape
 LIMITS = {"dac_adc_ratio": 1.5, "noisy_ratio": 3.0, "bit_serial_ratio": 8.0, "sliced_ratio": 25.0}
 CHUNK = 16
 """Images that pass through the crossbar network together, so that a layer stays in the cache."""
+PEER_IMAGES = 4
+"""Images that a peer is timed on: some take over a second for each."""
 
 
 class ResidualBlock(nn.Module):
@@ -259,6 +263,23 @@ def measure(
     return times
 
 
+def peer_ratios(net: nn.Module, images: Tensor, float32_s: float) -> dict[str, float]:
+    """Return how many times longer than float32 each installed peer takes for an image.
+
+    Args:
+        net: the float network.
+        images: of which a few are taken.
+        float32_s: time of the float network for all of them.
+    """
+    few = images[:PEER_IMAGES]
+    found = {}
+    for name, convert in crossbar_peers.installed()[0].items():
+        peer = convert(net)
+        (seconds,) = measure({name: peer}, few, 1)[name]
+        found[name] = seconds / len(few) / (float32_s / len(images))
+    return found
+
+
 def main() -> None:
     """Run the benchmark and print, or write, its figures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -280,14 +301,17 @@ def main() -> None:
             for name, run in networks.items()
         }
         times = measure({"float32": net, **networks}, images, 5 if options.quick else 15)
+        peers = peer_ratios(net, images, statistics.median(times["float32"]))
     figures = {
         name: statistics.median(t / f for t, f in zip(times[name], times["float32"], strict=True))
         for name in LIMITS
     }
-    result = {**figures, **errors, "float32_ms": min(times["float32"]) * 1e3}
+    result = {**figures, **peers, **errors, "float32_ms": min(times["float32"]) * 1e3}
     for name, value in result.items():
         limit = f"  (limit {LIMITS[name]})" if name in LIMITS else ""
         sys.stdout.write(f"{name:26s} {value:10.4f}{limit}\n")
+    for peer in crossbar_peers.installed()[1]:
+        sys.stdout.write(f"{peer:26s} not installed\n")
     if options.json:
         options.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
