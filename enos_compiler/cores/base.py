@@ -130,6 +130,9 @@ class HasArrays(Protocol):
     def array(self, shape: LayerShape, choice: Choice) -> CrossbarSpec:
         """Return the array that a choice runs on, with the resolution of its converters."""
 
+    def arrays_held(self, layer: Layer, choice: Choice) -> Mapping[str, int]:
+        """Return the arrays by size that the weights fill for good if they share none."""
+
     @property
     def errors(self) -> NonIdealities:
         """What is wrong with the core's devices; it enters where devices are sampled."""

@@ -182,9 +182,15 @@ class CrossbarCore:
     def _size(self, choice: Choice) -> SizeSpec:
         return self.sizes[dict(choice.options)["rows"]]
 
+    def arrays_held(self, layer: Layer, choice: Choice) -> Mapping[str, int]:
+        """Return the arrays by size that all copies fill for good if they share none."""
+        if _reloads(choice):
+            return {}
+        return {f"arrays_{self._size(choice).rows.value}": self._needed(layer, choice)}
+
     def _needed(self, layer: Layer, choice: Choice) -> int:
         """Return the arrays of all copies."""
-        return self.placement(layer.shape, choice).arrays * _copies(choice)
+        return self.placement(layer.shape, choice).arrays * copies_of(choice)
 
     def array(self, shape: LayerShape, choice: Choice) -> CrossbarSpec:
         """Return the array that a choice runs on, with the resolution of its converters."""
@@ -253,7 +259,7 @@ class CrossbarCore:
         """
         shape, reads = layer.shape, self._reads(choice)
         placement = self.placement(shape, choice)
-        rounds, copies = self._rounds(placement, choice), _copies(choice)
+        rounds, copies = self._rounds(placement, choice), copies_of(choice)
         found = layer_cost(
             placement,
             choice.bits.input,
@@ -391,7 +397,7 @@ class CrossbarCore:
             return {"weight_words": self._words(self.placement(layer.shape, choice))}
         if _reloads(choice):
             return {}
-        held = held_arrays(self.placement(layer.shape, choice), _copies(choice))
+        held = held_arrays(self.placement(layer.shape, choice), copies_of(choice))
         return {f"arrays_{self._size(choice).rows.value}": held}
 
     def capacities(self) -> Mapping[str, int]:
@@ -432,8 +438,16 @@ def _reloads(choice: Choice) -> bool:
     return ("reload", 1) in choice.options
 
 
-def _copies(choice: Choice) -> int:
+def copies_of(choice: Choice) -> int:
+    """Return the replicas of the weights that a choice keeps."""
     return dict(choice.options).get("copies", 1)
+
+
+def with_copies(choice: Choice, copies: int) -> Choice:
+    """Return the choice with another number of replicas."""
+    options = [option for option in choice.options if option[0] != "copies"]
+    options += [("copies", copies)] if copies > 1 else []
+    return replace(choice, options=tuple(sorted(options)))
 
 
 def _sorted(events: Mapping[Action, int]) -> dict[Action, int]:
