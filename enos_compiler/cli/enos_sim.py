@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from enos_compiler.cli.common import Parser, add_output_options, run
-from enos_compiler.errors import EnosError
 
 if TYPE_CHECKING:
     from enos_compiler.ir.executable import Executable
@@ -71,26 +70,10 @@ def _simulate(words: Sequence[str]) -> None:
 
 
 def _inputs(path: Path, names: tuple[str, ...]) -> tuple[Any, ...]:
-    """Return the input arrays; pickled objects are never loaded.
+    """Return the input arrays, by name where all names are there, else in their order."""
+    from enos_compiler.frontend.arrays import read_arrays
 
-    Raises:
-        EnosError: the file is missing or damaged, or holds other arrays.
-    """
-    import zipfile
-
-    import numpy as np
-
-    try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return (loaded,)
-        arrays = {name: loaded[name] for name in loaded.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise EnosError(
-            f"cannot be read as arrays: {error}",
-            place=str(path),
-            remedy="numpy.savez(path, array, ...) with an array per input",
-        ) from error
+    arrays = read_arrays(path)
     if set(names) <= set(arrays):
         return tuple(arrays[name] for name in names)
     return tuple(arrays.values())

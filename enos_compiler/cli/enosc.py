@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,9 +23,11 @@ from enos_compiler.cli.common import (
     teller,
 )
 from enos_compiler.errors import EnosError, UsageError
+from enos_compiler.report.layer import require_layer
 
 if TYPE_CHECKING:
     from enos_compiler.compiler import Compiled
+    from enos_compiler.ir.network import Network
     from enos_compiler.options import Options
 
 _EPILOG = """\
@@ -191,7 +193,7 @@ def _compile(words: Sequence[str]) -> None:
     hooks = Hooks(
         say=say,
         progress=sys.stderr.isatty() and not arguments.quiet,
-        after_pass=after_pass,
+        after_pass=_checked(arguments.explain, after_pass),
         keep_steps=arguments.save_temps,
         work_folder=output / ".enos",
     )
@@ -210,6 +212,19 @@ def _compile(words: Sequence[str]) -> None:
             print(f"\n{_explained(compiled, name)}")
     if arguments.time_passes:
         print_times(compiled.records)
+
+
+def _checked(
+    explain: Sequence[str], after_pass: Callable[[str, Network], None]
+) -> Callable[[str, Network], None]:
+    """Return what runs after each pass: the layers to explain are there once the first has run."""
+
+    def run_after(name: str, network: Network) -> None:
+        for layer in explain:
+            require_layer(layer, network.layers)
+        after_pass(name, network)
+
+    return run_after
 
 
 def _explained(compiled: Compiled, name: str) -> str:

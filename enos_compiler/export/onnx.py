@@ -75,6 +75,7 @@ def export_onnx(
         writer.write_node(node)
     outputs = [writer.write_output(name) for name in network.outputs]
     builder = writer.builder
+    inputs += builder.defaulted
     graph = helper.make_graph(builder.nodes, network.name, inputs, outputs, builder.initializers)
     opsets = [helper.make_opsetid("", OPSET)]
     if builder.functions:

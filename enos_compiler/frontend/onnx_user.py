@@ -8,7 +8,6 @@ from. What was used is said in the report's section `onnx`.
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from enos_compiler.errors import FrontendError, UsageError, nearest
+from enos_compiler.frontend.arrays import read_arrays
 from enos_compiler.frontend.onnx_file import LARGEST_TENSOR, opset_of, read_onnx
 
 if TYPE_CHECKING:
@@ -247,15 +247,7 @@ def _calibration(path: Path, names: tuple[str, ...]) -> dict[str, Any]:
     Raises:
         FrontendError: the file is missing, damaged, or lacks an input.
     """
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise FrontendError(
-            f"this is no readable npz file: {str(error).splitlines()[0]}",
-            place=str(path),
-            remedy="write it with numpy.savez, an array per input",
-        ) from error
+    arrays = read_arrays(path)
     if len(names) == 1 and len(arrays) == 1:
         arrays = {names[0]: next(iter(arrays.values()))}
     for name in names:

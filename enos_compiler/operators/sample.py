@@ -2,8 +2,9 @@
 """`sample`: draws from a Gaussian mixture by Markov chains, bit true.
 
 The random numbers of a compiled sampler are part of it: steps and uniforms that the seed gives. So
-its results are one function of its inputs, equal in the reference, the simulator and ONNX, where
-both are inputs with these values as default: whoever runs the file may feed fresh ones.
+its results are one function of its inputs, equal in the reference, the simulator and ONNX. There
+both are graph inputs, `<layer>/steps` and `<layer>/uniforms`, with these values as default: whoever
+runs the file may feed fresh ones.
 """
 
 from __future__ import annotations

@@ -24,11 +24,13 @@ from enos_compiler.semantics.base import OnnxFunction
 if TYPE_CHECKING:
     from onnx import NodeProto
 
+_STEPS, _UNIFORMS = "steps", "uniforms"
+"""The random numbers; in the file `<layer>/steps` and `<layer>/uniforms`."""
 _FINE = 2.0**MEAN_FRACTION_BITS
 
 
 def sampler_function(layer: Layer, quantized: QuantizedLayer) -> OnnxFunction:
-    """Return the local function of a sampling layer; its random numbers are tensors of the call."""
+    """Return the local function of a sampling layer; its random numbers are graph inputs."""
     from enos_compiler.operators.sample import form_of
 
     form = form_of(quantized)
@@ -49,6 +51,7 @@ def sampler_function(layer: Layer, quantized: QuantizedLayer) -> OnnxFunction:
         inputs=(*codes, *body.tensors),
         output="total",
         tensors=body.tensors,
+        defaults=frozenset({_STEPS, _UNIFORMS}),
     )
 
 
@@ -204,8 +207,9 @@ class _Writer:
         gradient, quadratic = self.recompute(body, state)
         logs = self.logs(body, quadratic)
         refreshed = self._refreshed()
-        steps = body.tensor("steps", self.quantized.tensors["steps"].astype(np.int32))
-        uniforms = body.tensor("uniforms", self.quantized.tensors["uniforms"].astype(np.int32))
+        drawn = self.quantized.tensors
+        steps = body.tensor(_STEPS, drawn["steps"].astype(np.int32))
+        uniforms = body.tensor(_UNIFORMS, drawn["uniforms"].astype(np.int32))
         self._write_step()
         double = TensorProto.DOUBLE
         carried = ["state_in", "gradient_in", "quadratic_in", "logs_in"]

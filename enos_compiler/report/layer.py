@@ -3,13 +3,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from enos_compiler.errors import UsageError, nearest
 
 _BAR = 12
 _NAME = 34
+
+
+def require_layer(name: str, layers: Collection[str]) -> None:
+    """Refuse to explain a layer that is not there.
+
+    Raises:
+        UsageError: names the nearest.
+    """
+    if name not in layers:
+        raise UsageError(
+            f"there is no layer `{name}`", place="--explain", remedy=nearest(name, layers)
+        )
 
 
 def layer_text(report: Mapping[str, Any], name: str) -> str:
@@ -19,10 +31,7 @@ def layer_text(report: Mapping[str, Any], name: str) -> str:
         UsageError: the report has no such layer; names the nearest.
     """
     rows = {row["name"]: row for row in report["layers"]}
-    if name not in rows:
-        raise UsageError(
-            f"there is no layer `{name}`", place="--explain", remedy=nearest(name, rows)
-        )
+    require_layer(name, rows)
     return "\n".join(_lines(rows[name], report["sections"]["pricing"]["prices"]))
 
 

@@ -35,6 +35,8 @@ class OnnxFunction:
     inputs: tuple[str, ...]
     output: str
     tensors: Mapping[str, NDArray[np.generic]] = field(default_factory=dict)
+    defaults: frozenset[str] = frozenset()
+    """Those of `tensors` that whoever runs the file may replace: they become graph inputs."""
     attributes: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -15,7 +15,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import AttributeProto, FunctionProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import (
+    AttributeProto,
+    FunctionProto,
+    NodeProto,
+    TensorProto,
+    ValueInfoProto,
+    helper,
+    numpy_helper,
+)
 
 from enos_compiler.ir.formats import IntArray, ValueFormat
 from enos_compiler.semantics.base import OnnxFunction
@@ -38,6 +46,8 @@ class OnnxBuilder:
     nodes: list[NodeProto] = field(default_factory=list)
     initializers: list[TensorProto] = field(default_factory=list)
     functions: dict[str, FunctionProto] = field(default_factory=dict)
+    defaulted: list[ValueInfoProto] = field(default_factory=list)
+    """Graph inputs that have an initialiser: a runtime takes that where nothing is fed."""
     scope: str = ""
     """Prefix of the names: the layer or vector operation that is being written."""
     _shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
@@ -75,6 +85,14 @@ class OnnxBuilder:
         self.initializers.append(numpy_helper.from_array(array, name))
         if array.nbytes <= _SHARED_BYTES:
             self._constants[key] = name
+        return name
+
+    def defaulted_input(self, array: NDArray[np.generic], hint: str) -> str:
+        """Add a graph input that takes `array` where nothing is fed."""
+        name = self.fresh(hint)
+        self.initializers.append(numpy_helper.from_array(array, name))
+        kind = helper.np_dtype_to_tensor_dtype(array.dtype)
+        self.defaulted.append(helper.make_tensor_value_info(name, kind, array.shape))
         return name
 
     def node(
@@ -228,7 +246,10 @@ class OnnxBuilder:
 
         A second body under the same name is defined under a numbered one.
         """
-        tensors = [self.constant(a, name) for name, a in function.tensors.items()]
+        tensors = [
+            (self.defaulted_input if name in function.defaults else self.constant)(array, name)
+            for name, array in function.tensors.items()
+        ]
         return self.node(
             self._define(function),
             [*codes, *tensors],

@@ -200,3 +200,4 @@ def test_an_unknown_layer_is_named(folder: Path, capsys: pytest.CaptureFixture[s
         "error: --explain: there is no layer `conv2d_4`\n"
         "  try: conv2d_3 (known: conv2d_0, conv2d_3, linear_7)\n"
     )
+    assert not (folder / "out").exists()  # before anything was compiled

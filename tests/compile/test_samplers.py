@@ -3,17 +3,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
 import pytest
 import torch
+from onnxruntime import GraphOptimizationLevel
 from torch import Tensor, nn
 
 import enos_compiler
 from enos_compiler.errors import EnosError, InfeasibleError, RefusalError
 from enos_compiler.nn import GaussianMixtureSampler, MixtureDensitySampler
+from enos_compiler.semantics.reference import run
 
 WEIGHTS = torch.tensor([0.6, 0.4])
 MEANS = torch.tensor([[1.0, 0.0], [-1.5, 1.0]])
@@ -86,6 +89,32 @@ def test_a_sampler_alone_compiles_for_mc2ram(tmp_path: Path) -> None:
     (drawn,) = session.run(None, {"start": np.ones((2, 1), np.float32)})
     assert drawn.shape == (2, 60, 2)
     assert np.abs(drawn.mean((0, 1)) - (WEIGHTS @ MEANS).numpy()).max() < 1.0
+
+
+def test_whoever_runs_the_file_may_feed_fresh_random_numbers() -> None:
+    """The file then gives what the integers give with them, optimised or not."""
+    compiled = enos_compiler.compile(Constant(), (torch.ones(1, 1),), target="mc2ram", check="none")
+    (layer,) = compiled.network.layers.values()
+    integers = layer.quantized
+    assert integers is not None
+    fresh = {
+        name: np.random.default_rng(5).permutation(integers.tensors[name])
+        for name in ("steps", "uniforms")
+    }
+    changed = replace(integers, tensors={**integers.tensors, **fresh})
+    network = compiled.network.with_layers({layer.name: replace(layer, quantized=changed)})
+    start = np.ones((2, 1), np.float32)
+    fed = {f"{layer.name}/{name}": array.astype(np.int32) for name, array in fresh.items()}
+    (right,), (old,) = run(network, (start,)), run(compiled.network, (start,))
+    assert not np.array_equal(right, old)
+    for level in (GraphOptimizationLevel.ORT_DISABLE_ALL, GraphOptimizationLevel.ORT_ENABLE_ALL):
+        options = ort.SessionOptions()
+        options.graph_optimization_level = level
+        session = ort.InferenceSession(compiled.onnx.SerializeToString(), options)
+        assert [i.name for i in session.get_inputs()] == ["start"]
+        assert {i.name for i in session.get_overridable_initializers()} == set(fed)
+        (found,) = session.run(None, {"start": start, **fed})
+        assert np.array_equal(found, right)
 
 
 def test_a_head_compiles_beside_other_cores() -> None:

@@ -195,7 +195,7 @@ def test_instructions_of_steps_keep_the_rules_of_the_machine(graph: TaskGraph) -
 
 def _check_places(listed: list[Instruction]) -> None:
     """At no time are more than two steps between load and compute, or compute and store."""
-    by_step = {(one.layer, one.step, one.op): one for one in listed}
+    by_step = {(one.layer, one.step, str(one.op)): one for one in listed}
     for first, last in (("load", "compute"), ("compute", "store")):
         spans = [
             (one.start_cycle, end.start_cycle + end.cycles)
