@@ -21,6 +21,7 @@ from dataclasses import replace
 from functools import cached_property
 from itertools import product
 from math import ceil
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from enos_compiler.cores.arithmetic import accumulators
@@ -110,14 +111,18 @@ class CrossbarCore:
         if not fitting:
             yield Refusal(self.name, name, "offers no weights as narrow as every requested width")
         for bits in fitting:
-            reason, fits = None, False
+            reasons: list[tuple[int, str]] = []
+            fits = False
             for options in self._options(name, signed_input=signed_input):
                 choice = Choice(self.name, name, bits, options)
                 reason = self._too_large(layer, choice)
                 if reason is None:
                     fits = True
                     yield choice
-            if reason and not fits:
+                else:
+                    reasons.append((copies_of(choice), reason))
+            if not fits:  # say what the fewest copies need of the largest arrays
+                _, reason = min(reversed(reasons), key=itemgetter(0))
                 yield Refusal(self.name, name, reason)
 
     def _narrowed(self, bits: Bits) -> Bits:

@@ -24,7 +24,9 @@ from enos_compiler.spec import (
 )
 
 ConverterBits = Annotated[int, Field(ge=1, le=16)]
-Family = Literal["in-memory-sar", "survey-best", "survey-best-at-rate", "survey-best-fifth"]
+Family = Literal[
+    "in-memory-sar", "survey-best", "survey-best-at-rate", "survey-best-fifth", "survey-typical"
+]
 """Published formulas for the energy of a conversion; see `crossbar.adc_energy`."""
 
 
@@ -62,7 +64,8 @@ class ConvertersSpec(PartSpec):
     energy_pj: dict[ConverterBits, Positive] | None = None
     """Energy of one conversion by resolution; fewer bits than the least cost as much as it."""
     family: Family | None = None
-    """Where the chip has no figures of its own: a published formula, at the part's process."""
+    """Where the chip has no figures of its own: a published formula, at the part's process. Bits
+    below what it holds for cost as much as the least that it does."""
     widest: Quantity[ConverterBits] | None = None
     """Widest resolution of a family."""
     resolutions: list[Quantity[ConverterBits]] | None = None
@@ -117,7 +120,10 @@ class ConvertersSpec(PartSpec):
             "in-memory-sar": lambda: adc_energy.in_memory_sar(bits, self.vdd_v.value),
             "survey-best": lambda: adc_energy.survey_best(bits),
             "survey-best-at-rate": lambda: adc_energy.survey_best_at_rate(bits, rate),
-            "survey-best-fifth": lambda: adc_energy.survey_best_fifth(bits, rate, node),
+            "survey-best-fifth": lambda: adc_energy.survey_best_fifth(
+                max(bits, adc_energy.BEST_FIFTH_FROM), rate, node
+            ),
+            "survey-typical": lambda: adc_energy.survey_typical(bits, rate, node),
         }[self.family or "in-memory-sar"]()
         return found.value, found.source
 

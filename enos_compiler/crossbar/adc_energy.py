@@ -43,6 +43,10 @@ def survey_typical(enob: float, samples_per_s: float, node_nm: float) -> Figure:
     return Figure(value, "pJ", f"{SURVEY}: regression over all designs")
 
 
+BEST_FIFTH_FROM = 5
+"""Fewest bits that the fit to the best fifth holds for."""
+
+
 def survey_best_fifth(bits: float, samples_per_s: float, node_nm: float) -> Figure:
     """Energy of the best fifth of published converters, valid from 5 bits on.
 
@@ -51,9 +55,9 @@ def survey_best_fifth(bits: float, samples_per_s: float, node_nm: float) -> Figu
     Raises:
         SpecError: below 5 bits, where the fit turns upwards.
     """
-    if bits < 5:
+    if bits < BEST_FIFTH_FROM:
         raise SpecError(
-            f"the best-fifth fit rises again below 5 bits, asked for {bits}",
+            f"the best-fifth fit rises again below {BEST_FIFTH_FROM} bits, asked for {bits}",
             place="adc.bits",
             remedy="another family for narrow converters, for example in_memory_sar",
         )
@@ -79,8 +83,3 @@ def in_memory_dac(bits: int, vdd_v: float) -> Figure:
     """
     value = 0.0 if bits == 1 else 50 * bits * vdd_v**2 * 1e-3
     return Figure(value, "pJ", "ZigZag-IMC, 22-28 nm macros")
-
-
-def in_memory_sar_delay(bits: int, rows: int) -> Figure:
-    """Time of one conversion, b (0.00653 rows + 0.640) ns. Source: ZigZag-IMC (seen)."""
-    return Figure(bits * (0.00653 * rows + 0.640), "ns", "ZigZag-IMC, 22-28 nm macros")

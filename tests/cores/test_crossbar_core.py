@@ -292,8 +292,25 @@ def test_impossible_specifications(old: str, new: str, problem: str) -> None:
         variant((old, new))
 
 
-def test_a_family_prices_converters_that_have_no_figures() -> None:
-    energies = "energy_pj: {5: 1.775, 6: 2.019, 7: 2.488, 8: 3.248, 9: 4.435, 10: 6.272}"
-    target = variant((energies, "family: in-memory-sar\n      widest: 10"))
-    assert target.energy_pj("xbar.adc/convert_8b") == pytest.approx((800 + 0.001 * 4**8) * 0.81e-3)
-    assert "ZigZag" in target.source("xbar.adc/convert_8b")
+ENERGIES = "energy_pj: {5: 1.775, 6: 2.019, 7: 2.488, 8: 3.248, 9: 4.435, 10: 6.272}"
+
+
+@pytest.mark.parametrize(
+    ("family", "published"),
+    [
+        ("in-memory-sar", "ZigZag"),
+        ("survey-best", "envelope"),
+        ("survey-best-at-rate", "fit with rate"),
+        ("survey-best-fifth", "best fifth"),
+        ("survey-typical", "regression"),
+    ],
+)
+def test_a_family_prices_converters_that_have_no_figures(family: str, published: str) -> None:
+    """Every width has a price, from the family, that never falls with it."""
+    target = variant((ENERGIES, f"family: {family}\n      widest: 10"))
+    prices = [target.energy_pj(f"xbar.adc/convert_{bits}b") for bits in range(1, 11)]
+    assert prices == sorted(prices)
+    assert prices[0] > 0
+    assert published in target.source("xbar.adc/convert_8b")
+    if family == "in-memory-sar":
+        assert prices[7] == pytest.approx((800 + 0.001 * 4**8) * 0.81e-3)

@@ -174,7 +174,6 @@ def test_formulas_give_the_printed_figures() -> None:
     assert adc_energy.survey_best(8).value == pytest.approx(0.28, rel=0.02)
     assert adc_energy.survey_typical(8, 1e8, 28).value == pytest.approx(13.7, rel=0.02)
     assert adc_energy.in_memory_dac(1, 0.9).value == 0
-    assert adc_energy.in_memory_sar_delay(8, 128).unit == "ns"
     assert adc_energy.survey_best_at_rate(8, 1e6).value == 0.267
     with pytest.raises(SpecError, match="rises again below 5 bits"):
         adc_energy.survey_best_fifth(4, 1e8, 32)

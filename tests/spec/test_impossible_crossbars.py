@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
+import torch
 
+import enos_compiler
 from enos_compiler.cores.target import load_target
-from enos_compiler.errors import SpecError
+from enos_compiler.errors import EnosError, SpecError
 from enos_compiler.spec import find_target
 
 
@@ -39,3 +42,17 @@ def test_impossible_crossbars_are_refused(tmp_path: Path, old: str, new: str, me
         load_target(str(file))
     assert "chip.yaml:" in str(caught.value)
     assert caught.value.remedy
+
+
+def test_a_layer_larger_than_all_arrays_is_refused_with_its_numbers(tmp_path: Path) -> None:
+    """300 x 300 weights of 8 bits in 2-bit cells, one array of each size, none to be rewritten."""
+    text = re.sub(r"count: \{value: \d+", "count: {value: 1", find_target("isaac").read_text())
+    file = tmp_path / "chip.yaml"
+    file.write_text(text)
+    net, x = torch.nn.Linear(300, 300).eval(), (torch.rand(2, 300),)
+    with pytest.raises(EnosError) as caught:
+        enos_compiler.compile(net, x, target=str(file))
+    assert (
+        "1 x 300 rows by 300 outputs of 8 bits need 10 arrays of 256 x 256, the core has 1, "
+        "and reloading is forbidden"
+    ) in str(caught.value)
