@@ -134,7 +134,7 @@ def _tallied(sums: Floats) -> tuple[Floats, IntArray]:
         return values, found.astype(np.int64)
     counts = np.bincount((sums - low).astype(np.int64))
     seen = np.flatnonzero(counts)
-    return seen + low, counts[seen]
+    return np.asarray(seen + low, np.float64), counts[seen].astype(np.int64)
 
 
 def slice_sums(matrix: IntegerMatrix, x: IntArray, magnitude: int, index: int) -> Floats:
