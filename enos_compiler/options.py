@@ -29,7 +29,7 @@ FULL_CHECK_MACS = 200_000_000
 """Largest network that the default check covers in full."""
 
 _TRAINING_FREE_BITS = (8, 6, 4)
-_LAST = ("quantize", "map-digital", "map-cim", "schedule")
+_BEFORE_SCHEDULE = ("quantize", "map-digital", "map-cim")
 _SEARCH_BITS = (8,)
 """Operators are the choice; every width more multiplies the branches that are trained."""
 
@@ -61,6 +61,8 @@ class Options:
     """Epochs of fine-tuning; by default after a search that trains, else none."""
     batch: int = 1
     """Batch that the network is compiled and priced for."""
+    frames: int = 1
+    """Inputs that stream through, one behind the other; above 1 the report has their rate."""
     inferences: int | None = None
     """Inferences per programming of resident weights; by default the target's."""
     objective: Objective | None = None
@@ -94,6 +96,7 @@ class Options:
         _one_of("--objective", self.objective, OBJECTIVES)
         for name, value, least in (
             ("--batch", self.batch, 1),
+            ("--frames", self.frames, 1),
             ("--inferences", self.inferences, 1),
             ("--epochs", self.epochs, 1),
             ("--finetune", self.finetune, 0),
@@ -117,7 +120,8 @@ class Options:
             "--finetune": self.finetune,
             "--front": self.front,
         }
-        clash = [name for name, value in given.items() if value] if self.passes else []
+        schedule = ["--frames"] if self.frames > 1 else []
+        clash = [*(n for n, value in given.items() if value), *schedule] if self.passes else []
         if clash:
             raise UsageError(
                 f"--passes excludes {', '.join(clash)}",
@@ -176,7 +180,7 @@ class Options:
             steps.append("finetune")
         elif self.finetune:
             steps.append(f"finetune{{epochs={self.finetune}}}")
-        return ",".join([*steps, *_LAST])
+        return ",".join([*steps, *_BEFORE_SCHEDULE, self._schedule()])
 
     def _chosen_point(self, *, can_train: bool) -> str:
         """Return the pipeline of a point's bits, fine-tuned as long as its accuracy was."""
@@ -195,7 +199,7 @@ class Options:
         steps = ["canonicalize", "calibrate", f"assign-bits{{file={quote(file)} point={number}}}"]
         if epochs:
             steps.append(f"finetune{{epochs={epochs}}}")
-        return ",".join([*steps, *_LAST])
+        return ",".join([*steps, *_BEFORE_SCHEDULE, self._schedule()])
 
     def _refuse_training(self, search: str) -> None:
         """Raise for what cannot be had without data."""
@@ -224,6 +228,9 @@ class Options:
         ):
             options.append(f"{name}={'|'.join(map(str, bits))}")
         return f"attach-choices{{{' '.join(options)}}}"
+
+    def _schedule(self) -> str:
+        return f"schedule{{frames={self.frames}}}" if self.frames > 1 else "schedule"
 
     def _search(self, method: str) -> str:
         options = [] if method == "single" else [f"method={method}"]

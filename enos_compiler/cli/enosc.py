@@ -109,6 +109,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     choosing.add_argument("--batch", type=int, default=1, metavar="N")
     choosing.add_argument(
+        "--frames", type=int, default=1, metavar="N", help="tell the rate of N inputs in a stream"
+    )
+    choosing.add_argument(
         "--inferences", type=int, metavar="N", help="inferences per programming of weights"
     )
     add_mapping_options(choosing)
@@ -263,6 +266,7 @@ def _options(arguments: argparse.Namespace) -> Options:
         front=arguments.front,
         finetune=arguments.finetune,
         batch=arguments.batch,
+        frames=arguments.frames,
         inferences=arguments.inferences,
         objective=arguments.objective,
         mapping_cache=arguments.mapping_cache,

@@ -155,6 +155,8 @@ def _fact_lines(report: Report) -> Iterator[tuple[str, str]]:
         here, there = totals[key], baseline[key]
         change = f", {here / there - 1:+.1%}" if there else ""
         yield name, f"{text(here)} against {text(there)} of {baseline['name']}{change}"
+    if stream := report["sections"].get("schedule", {}).get("frames"):
+        yield "stream", _stream(stream)
     yield "accuracy", _accuracy(report)
     if "devices" in report["sections"]:
         yield "on devices", _on_devices(report["sections"]["devices"])
@@ -175,6 +177,15 @@ def _fact_lines(report: Report) -> Iterator[tuple[str, str]]:
         yield "not offered", f"{lacking}  (why: refusals in report.json)"
     yield from _sampling(report)
     yield "checks", _checks(report["checks"])
+
+
+def _stream(frames: Mapping[str, Any]) -> str:
+    """Return the rate of frames one behind the other, and what sets it."""
+    return (
+        f"{frames['frames']:,} frames, one every {time_text(frames['interval_ns'])} "
+        f"({frames['per_second']:,.0f} a second, {frames['limit']} allows no more); "
+        f"{time_text(frames['total_ns'])} in all, {energy_text(frames['energy_pj'])} each"
+    )
 
 
 def _accuracy(report: Report) -> str:

@@ -3,25 +3,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from enos_compiler.cores.accounting import itemise, totals
 from enos_compiler.cores.baseline import baseline
-from enos_compiler.cores.homes import root_of
 from enos_compiler.ir.network import Network
 from enos_compiler.ir.program import Program
+from enos_compiler.schedule.frames import frame_interval
+from enos_compiler.schedule.lifetimes import (
+    Lifetime,
+    fragmentation,
+    lifetimes,
+    peak_bytes,
+    reached_bytes,
+)
 from enos_compiler.schedule.network import schedule_network
 
 if TYPE_CHECKING:
     from enos_compiler.cores.target import Target
 
 
-def schedule_with_baseline(network: Network, target: Target) -> tuple[Program, dict[str, Any]]:
-    """Return the program of an assigned network and its section of the report."""
+def schedule_with_baseline(
+    network: Network, target: Target, frames: int = 1
+) -> tuple[Program, dict[str, Any]]:
+    """Return the program of an assigned network and its section of the report.
+
+    Args:
+        network: assigned.
+        target: the chip.
+        frames: inputs that stream through, one behind the other; the section tells their rate.
+    """
     program, timing = schedule_network(network, target)
     yardstick = baseline(network, target)
     beside, _ = schedule_network(yardstick.network, target)
     spent = totals(itemise(yardstick.network, target), target, beside.makespan_ns)
+    lives = lifetimes(network, program)
+    reached, peak = reached_bytes(program), peak_bytes(lives, program.memories)
     summary = {
         "makespan_ns": program.makespan_ns,
         "lower_bound_ns": program.lower_bound_ns,
@@ -30,15 +49,65 @@ def schedule_with_baseline(network: Network, target: Target) -> tuple[Program, d
         "instructions": len(program.instructions),
         "busy_ns": _busy(program),
         "set_up_ns": max((i.end_ns for i in program.setup), default=0.0),
-        "memory_bytes": _memory(program),
-        "peak_bytes": _peak(network, program),
+        "memory_bytes": reached,
+        "peak_bytes": peak,
+        "fragmentation": fragmentation(peak, reached),
+        "shared_ns": _shared(program),
         "baseline": {
             "name": yardstick.name,
             "energy_pj": spent.energy_pj,
             "latency_ns": beside.makespan_ns,
         },
     }
+    if frames > 1:
+        summary["frames"] = _frames(network, target, program, lives, frames)
     return program, summary
+
+
+def _frames(
+    network: Network, target: Target, program: Program, lives: Iterable[Lifetime], frames: int
+) -> dict[str, Any]:
+    """Return the rate of frames that stream through, and what each costs.
+
+    Leakage is that of the whole stream, from the first frame's start to the last one's end.
+    """
+    found = frame_interval(program, lives)
+    interval_ns = float(found.cycles * Fraction(str(program.clock_ns)))
+    total_ns = program.makespan_ns + (frames - 1) * interval_ns
+    return {
+        "frames": frames,
+        "interval_ns": interval_ns,
+        "per_second": 1e9 / interval_ns,
+        "limit": found.limit,
+        "total_ns": total_ns,
+        "energy_pj": totals(itemise(network, target), target, total_ns / frames).energy_pj,
+    }
+
+
+def _shared(program: Program) -> dict[str, float]:
+    """Return for each memory the time in which several instructions move words of it, ns.
+
+    Each takes the time that it would alone; what contention would add is not modelled.
+    """
+    moments: dict[str, list[tuple[int, int]]] = {name: [] for name in program.memories}
+    for name, memory in program.memories.items():
+        for one in program.instructions:
+            if one.cycles and (memory.read in one.events or memory.write in one.events):
+                end = one.start_cycle + one.cycles
+                moments[name] += [(one.start_cycle, 1), (end, -1)]
+    return {
+        name: float(_overlap(changes) * Fraction(str(program.clock_ns)))
+        for name, changes in moments.items()
+    }
+
+
+def _overlap(changes: list[tuple[int, int]]) -> int:
+    """Return the cycles at which more than one of some spans is open."""
+    shared = now = before = 0
+    for time, change in sorted(changes):
+        shared += time - before if now > 1 else 0
+        now, before = now + change, time
+    return shared
 
 
 def _busy(program: Program) -> dict[str, float]:
@@ -53,48 +122,3 @@ def _gap(program: Program) -> float:
     """Return how far the makespan lies above the lower bound, as a fraction of it."""
     bound = program.lower_bound_ns
     return program.makespan_ns / bound - 1 if bound else 0.0
-
-
-def _peak(network: Network, program: Program) -> dict[str, int]:
-    """Return the most bytes of each memory that hold something needed, at any one time.
-
-    A buffer is needed from the start of its first access to the end of its last; inputs, constants
-    and weights from the start, outputs until the end. What `memory_bytes` has beyond it is lost to
-    fragmentation: gaps that no value fits.
-    """
-    roots = {name: root_of(network, name) for name in network.values}
-    kept = {roots[name] for name in network.outputs}
-    made = {name for one in program.instructions for name in one.writes}
-    life: dict[str, tuple[int, int]] = {}
-    for one in program.instructions:
-        for name in (*one.reads, *one.writes):
-            root = roots.get(name, name)
-            first, last = life.get(root, (one.start_cycle, 0))
-            life[root] = (first, max(last, one.start_cycle + one.cycles))
-    moments: dict[str, list[tuple[float, int]]] = {name: [] for name in program.memories}
-    for buffer in program.buffers:
-        if buffer.name not in life:
-            continue
-        first, last = life[buffer.name]
-        begin = float(first) if buffer.name in made else 0.0
-        end = float("inf") if buffer.name in kept else float(last)
-        moments[buffer.memory] += [(begin, buffer.size_bytes), (end, -buffer.size_bytes)]
-    return {name: _highest(changes) for name, changes in moments.items()}
-
-
-def _highest(changes: list[tuple[float, int]]) -> int:
-    """Return the highest sum of changes by time; what ends at a time makes room at it."""
-    most = now = 0
-    for _, change in sorted(changes):
-        now += change
-        most = max(most, now)
-    return most
-
-
-def _memory(program: Program) -> dict[str, int]:
-    """Return the highest byte that buffers reach, by memory."""
-    reach: dict[str, int] = {}
-    for buffer in program.buffers:
-        end = buffer.address + buffer.size_bytes
-        reach[buffer.memory] = max(reach.get(buffer.memory, 0), end)
-    return reach

@@ -123,6 +123,8 @@ USAGE_ERRORS = {
     ("--bits", "many"): ["--bits: `many` is not a list of widths"],
     ("--search", "genetic"): ["--search: `genetic` is not known"],
     ("--batch", "0"): ["--batch: 0 is below 1"],
+    ("--frames", "0"): ["--frames: 0 is below 1"],
+    ("--passes", "canonicalize", "--frames", "8"): ["--passes excludes --frames"],
     ("--operators", "max"): ["unknown operator `max`", "mac"],
     ("--print-after", "assing"): ["assign"],
     ("--serach", "none"): ["try: --search"],
@@ -166,6 +168,8 @@ def test_epochs_need_a_search_that_trains(search: Literal["sensitivity", "none"]
         "  try: --search single, or leave --epochs out"
     )
     assert "search{epochs=3}" in Options(epochs=3).pipeline(can_train=True)
+    assert Options(frames=8).pipeline(can_train=True).endswith(",schedule{frames=8}")
+    assert Options().pipeline(can_train=True).endswith(",schedule")
 
 
 def test_an_unknown_model_argument_is_named(compile_file: Run) -> None:

@@ -53,6 +53,23 @@ def _report(**changes: Any) -> dict[str, Any]:
     }
 
 
+def test_a_stream_has_its_rate_and_what_sets_it() -> None:
+    frames = {
+        "frames": 8,
+        "interval_ns": 12.5,
+        "per_second": 8e7,
+        "limit": "xbar",
+        "total_ns": 107.5,
+        "energy_pj": 790.0,
+    }
+    lines = _fact("stream", sections={"schedule": {"frames": frames}})
+    assert " ".join(" ".join(lines).split()) == (
+        "stream 8 frames, one every 12.5 ns (80,000,000 a second, xbar allows no more); "
+        "108 ns in all, 790 pJ each"
+    )
+    assert _fact("stream", sections={"schedule": {}}) == []
+
+
 def _refusal(layer: str, operator: str, core: str, reason: str) -> dict[str, str]:
     return {"layer": layer, "core": core, "operator": operator, "reason": reason}
 

@@ -9,10 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from networks import COVERAGE, build
 from small_programs import branch_inputs, branches
 
-import enos_compiler
 from enos_compiler.cores.accounting import events_by_item, itemise
 from enos_compiler.errors import EnosError, ReplayError
 from enos_compiler.ir.executable import Executable
@@ -39,21 +37,6 @@ def test_three_equals_of_a_network_with_copies_and_views(target: str, level: Lev
     assert network.program is not None
     assert done.cycles * chip.clock_ns == pytest.approx(network.program.makespan_ns, rel=1e-12)
     assert sum(done.busy_cycles.values()) == sum(i.cycles for i in network.program.instructions)
-
-
-@pytest.mark.parametrize("name", COVERAGE)
-def test_networks_replay_as_they_were_compiled(name: str) -> None:
-    model, inputs = build(name)
-    compiled = enos_compiler.compile(model, inputs, target="hybrid", allow_float=True)
-    checks = compiled.report["checks"]
-    assert (checks["simulator_max_steps"], checks["events_equal"]) == (0, True)
-    arrays = tuple(x.numpy() for x in inputs)
-    done = replay(executable(compiled.network), arrays)
-    for found, right in zip(done.outputs, run(compiled.network, arrays), strict=True):
-        assert found.dtype == right.dtype
-        assert np.array_equal(found, right)
-    for row in compiled.report["layers"]:
-        assert done.events["layer", row["name"]] == row["events"]
 
 
 def test_wrong_inputs_are_refused() -> None:
