@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 from enos_compiler.assign.budget import Budget
 from enos_compiler.errors import UsageError, nearest
+from enos_compiler.ir.kernels import check_extents
 from enos_compiler.mapping.objective import OBJECTIVES, Objective
 
 if TYPE_CHECKING:
@@ -48,6 +49,8 @@ class Options:
     """Weight widths to offer."""
     activation_bits: tuple[int, ...] = ()
     """Activation widths to offer."""
+    kernels: tuple[int, ...] = ()
+    """Kernel extents to offer beside a convolution's own; odd."""
     point: tuple[str, int] | None = None
     """File and number of a point of a front whose bits are taken; excludes search, budget, bits and
     operators."""
@@ -111,11 +114,13 @@ class Options:
         for width in (*self.weight_bits, *self.activation_bits):
             if not 2 <= width <= 8:
                 raise UsageError(f"{width} bits is outside 2..8", place="--bits", remedy="8|4")
+        check_extents(self.kernels)
         given = {
             "--search": self.search,
             "--budget": self.budget,
             "--bits": self.weight_bits or self.activation_bits,
             "--operators": self.operators,
+            "--kernels": self.kernels,
             "--epochs": self.epochs,
             "--finetune": self.finetune,
             "--front": self.front,
@@ -227,6 +232,8 @@ class Options:
             ("activation_bits", self.activation_bits or default),
         ):
             options.append(f"{name}={'|'.join(map(str, bits))}")
+        if self.kernels:
+            options.append(f"kernels={'|'.join(map(str, self.kernels))}")
         return f"attach-choices{{{' '.join(options)}}}"
 
     def _schedule(self) -> str:

@@ -36,6 +36,8 @@ class AttachChoices(Pass):
     """Weight widths; an operator that offers only narrower ones takes its widest."""
     activation_bits: tuple[Width, ...] = (8, 4)
     """Widths of values between layers."""
+    kernels: tuple[int, ...] = ()
+    """Kernel extents beside a convolution's own, e.g. 3|5|7; odd."""
 
     def run(self, network: Network, context: Context) -> Network:
         """Return the network with homes on values and priced choices on layers."""
@@ -50,7 +52,11 @@ class AttachChoices(Pass):
         for operator in operators:
             plugins.entry("operators", operator)
         request = Request(
-            operators, self.weight_bits, self.activation_bits, context.first_last_free
+            operators,
+            self.weight_bits,
+            self.activation_bits,
+            context.first_last_free,
+            self.kernels,
         )
         network, summary = attach_choices(
             network, context.target, request, lambda layers: context.track(layers, "pricing")

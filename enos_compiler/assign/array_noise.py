@@ -13,6 +13,7 @@ from torch import Tensor
 
 from enos_compiler.cores.base import HasArrays
 from enos_compiler.ir.choice import Choice
+from enos_compiler.ir.kernels import fitted, with_extent
 from enos_compiler.ir.network import Layer, Network
 from enos_compiler.operators.quantize_network import quantize_layer
 from enos_compiler.semantics.formats import activation_clip, format_at
@@ -57,10 +58,12 @@ class ArrayNoise:
         return self._known[key]
 
     def _measure(self, core: HasArrays, layer: Layer, choice: Choice, inputs: Tensor) -> float:
-        network, value = self.network, layer.inputs[0]
+        # With its kernel cut to what the choice keeps, as the array would hold it.
+        network = fitted(self.network.with_layers({layer.name: replace(layer, choice=choice)}))
+        candidate, value = network.layers[layer.name], layer.inputs[0]
+        choice = with_extent(choice, 0)
         asked = layer_asks(layer, value, choice.bits.input, choice.bits.weight)
         fmt = format_at(network, value, asked)
-        candidate = replace(layer, choice=choice)
         candidate = replace(candidate, quantized=quantize_layer(network, candidate, {value: fmt}))
         codes = torch.from_numpy(quantize_codes(inputs.numpy(), fmt)).to(torch.uint8)
         clip = activation_clip(network, layer) or (-inf, inf)

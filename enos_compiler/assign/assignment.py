@@ -14,6 +14,7 @@ from enos_compiler.assign.problem import build_problem
 from enos_compiler.cores.accounting import Totals, itemise, totals
 from enos_compiler.cores.baseline import baseline
 from enos_compiler.errors import InfeasibleError, PassError
+from enos_compiler.ir.kernels import fitted
 from enos_compiler.ir.network import Network
 
 if TYPE_CHECKING:
@@ -38,7 +39,8 @@ def solve_assignment(
 ) -> Assignment:
     """Return the network with the least total score that the budget allows.
 
-    Among assignments of best score the one of least energy is taken. Energies are upper bounds:
+    Kernels are cut to their assigned extents. Among assignments of best score the one of least
+    energy is taken. Energies are upper bounds:
     leakage is priced over the sum of all latencies, which no schedule exceeds.
 
     Raises:
@@ -84,7 +86,7 @@ def solve_assignment(
         "dominated": problem.dropped,
         "notes": notes,
     }
-    return Assignment(assigned, summary)
+    return Assignment(fitted(assigned), summary)
 
 
 def price(network: Network, target: Target) -> Totals:
@@ -159,7 +161,8 @@ def _baseline_assignment(
         "price_parts_pj": _parts(paid),
         "notes": [],
     }
-    return Assignment(network.with_layers(layers).with_vectors(assigned.vectors), summary)
+    whole = network.with_layers(layers).with_vectors(assigned.vectors)
+    return Assignment(fitted(whole), summary)
 
 
 def _parts(priced: Totals) -> dict[str, float]:

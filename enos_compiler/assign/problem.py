@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from enos_compiler.cores.accounting import NO_CORE, energy_pj, pays_for_weights
 from enos_compiler.ir.choice import Choice
 from enos_compiler.ir.cost import Cost
+from enos_compiler.ir.kernels import as_core_sees
 from enos_compiler.ir.network import Layer, Network, Vector
 from enos_compiler.semantics.widths import (
     DEFAULT_BITS,
@@ -229,7 +230,8 @@ def _layer_options(network: Network, layer: Layer, target: Target, *, tied: bool
         uses: tuple[tuple[str, float], ...] = ()
         if pays:
             energy += energy_pj(programming, target) / target.inferences_per_programming
-            held = core_of[choice.core].capacity(choice, layer)
+            seen, offered = as_core_sees(layer, choice)
+            held = core_of[choice.core].capacity(offered, seen)
             uses = tuple(sorted((f"{choice.core}.{r}", n) for r, n in held.items() if n))
         bits = choice.bits
         asks = {v: Ask(layer_asks(layer, v, bits.input, bits.weight)) for v in layer.inputs}

@@ -27,6 +27,7 @@ from enos_compiler import plugins
 from enos_compiler.assign.array_noise import ArrayNoise
 from enos_compiler.ir.choice import Choice, Refusal
 from enos_compiler.ir.formats import ValueFormat
+from enos_compiler.ir.kernels import extent_of, inside
 from enos_compiler.ir.network import Layer, Network
 from enos_compiler.ir.ops import SAMPLE_OPS
 from enos_compiler.operators.base import Operator
@@ -38,8 +39,8 @@ PERTURBATION = 1e-2
 WORK_MACS = 4e9
 """Fewer images are used where a forward pass on all of them would exceed it."""
 
-Noise = dict[tuple[str, int, int], float]
-"""Noise-to-signal at a layer's output by (operator, input bits, weight bits)."""
+Noise = dict[tuple[str, int, int, int], float]
+"""Noise-to-signal at a layer's output by (operator, input bits, weight bits, kernel extent)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,7 @@ def score_layers(
     seed: int,
     track: Callable[[Mapping[str, Layer]], Iterable[Layer]] = Mapping.values,
     cores: Mapping[str, Any] | None = None,
+    training: bool = False,
 ) -> Sensitivity:
     """Score every choice of every layer on the example inputs.
 
@@ -71,6 +73,8 @@ def score_layers(
         seed: of the perturbations.
         track: yields the layers one by one, to show how far it is.
         cores: of the target; crossbars among them add the noise of their arrays.
+        training: the network will be trained: operators that need it stay, scored by what is left
+            after the best gain and offset per channel.
     """
     probe = _Probe(network, _rows(network, images))
     arrays = ArrayNoise(network, cores or {})
@@ -85,7 +89,7 @@ def score_layers(
                 layers[layer.name] = replace(layer, scores=(0.0,) * len(layer.choices))
                 continue
             gains[layer.name] = probe.gain(layer, torch.Generator().manual_seed(seed))
-            kept = [not _operator(c.operator).needs_training for c in layer.choices]
+            kept = [training or not _operator(c.operator).needs_training for c in layer.choices]
             if not any(kept):
                 untrained.append(layer.name)
                 kept = [True] * len(kept)
@@ -103,7 +107,8 @@ def _scored(
     scores = []
     for row in rows:
         choice = layer.choices[row]
-        key = (choice.operator, choice.bits.input, choice.bits.weight)
+        extent = extent_of(choice)
+        key = (choice.operator, choice.bits.input, choice.bits.weight, extent)
         if key not in noise:
             noise[key] = probe.operand_noise(layer, choice)
         if choice.bits.output not in output:
@@ -136,7 +141,9 @@ class _Probe:
     found: dict[str, Any] = field(default_factory=dict)
     _nodes: dict[str, fx.Node] = field(default_factory=dict)
     _codes: dict[tuple[str, int], Tensor] = field(default_factory=dict)
-    _forms: dict[tuple[str, int], tuple[Tensor | None, Tensor | None]] = field(default_factory=dict)
+    _forms: dict[tuple[str, int, int], tuple[Tensor | None, Tensor | None]] = field(
+        default_factory=dict
+    )
     _weights_of: str = ""
     """The layer whose weights `_forms` holds."""
 
@@ -192,7 +199,8 @@ class _Probe:
             right = self._rounded(layer.inputs[1], choice.bits.weight)
             return compute(x, right, **node.kwargs)  # type: ignore[no-any-return]
         weight, bias = self._operands(node)
-        plain, signed = self._weights(layer, operator, weight, choice.bits.weight)
+        extent = extent_of(choice)
+        plain, signed = self._weights(layer, operator, weight, choice.bits.weight, extent)
         total = compute(
             x, torch.zeros_like(weight) if plain is None else plain, bias, **node.kwargs
         )
@@ -201,20 +209,21 @@ class _Probe:
         return total  # type: ignore[no-any-return]
 
     def _weights(
-        self, layer: Layer, operator: Operator, weight: Tensor, bits: int
+        self, layer: Layer, operator: Operator, weight: Tensor, bits: int, extent: int
     ) -> tuple[Tensor | None, Tensor | None]:
-        """Return the operator's (A, B), rounded once per layer, operator and width."""
+        """Return the operator's (A, B), rounded once per layer, operator, width and extent."""
         if self._weights_of != layer.name:
             self._forms.clear()
             self._weights_of = layer.name
-        if (operator.name, bits) not in self._forms:
+        if (operator.name, bits, extent) not in self._forms:
             gain = self._gain(layer, weight)
-            plain, signed = operator.weight_forms(weight * gain, bits)
-            self._forms[operator.name, bits] = (
-                None if plain is None else plain / gain,
-                None if signed is None else signed / gain,
+            kept, margins = inside(weight, extent)
+            plain, signed = operator.weight_forms(kept * gain, bits)
+            self._forms[operator.name, bits, extent] = (
+                None if plain is None else torch.nn.functional.pad(plain / gain, margins),
+                None if signed is None else torch.nn.functional.pad(signed / gain, margins),
             )
-        return self._forms[operator.name, bits]
+        return self._forms[operator.name, bits, extent]
 
     def _operands(self, node: fx.Node) -> tuple[Tensor, Tensor | None]:
         bias = node.args[2] if len(node.args) > 2 else None

@@ -93,6 +93,9 @@ def _parser() -> argparse.ArgumentParser:
         help="widths to offer, e.g. 8|4 or 8|4/8; or a point of enos-explore: front.json#12",
     )
     choosing.add_argument("--operators", help="operators to offer, e.g. mac|mf|bw")
+    choosing.add_argument(
+        "--kernels", metavar="K", help="kernel extents beside a convolution's own, e.g. 3|5|7"
+    )
     choosing.add_argument("--epochs", type=int, metavar="N", help="epochs of the search")
     choosing.add_argument(
         "--front", type=int, default=0, metavar="N", help="measure networks of N budgets"
@@ -260,6 +263,7 @@ def _options(arguments: argparse.Namespace) -> Options:
         operators=_names(arguments.operators),
         weight_bits=weight_bits,
         activation_bits=activation_bits,
+        kernels=_numbers(arguments.kernels, "--kernels", "3|5|7"),
         point=(str(found[0]), found[1]) if found else None,
         passes=arguments.passes,
         epochs=arguments.epochs,
@@ -294,15 +298,25 @@ def _widths(text: str | None) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Parse `8|4/8|6`: weight widths, then activation widths; one list serves both."""
     if not text:
         return (), ()
-    weights, slash, activations = text.replace(",", "|").partition("/")
+    weights, slash, activations = text.partition("/")
+    weight_bits = _numbers(weights, "--bits", "8|4 or 8|4/8", whole=text)
+    if not slash:
+        return weight_bits, weight_bits
+    return weight_bits, _numbers(activations, "--bits", "8|4 or 8|4/8", whole=text)
+
+
+def _numbers(
+    text: str | None, option: str, example: str, whole: str | None = None
+) -> tuple[int, ...]:
+    """Parse `8|4` or `8,4`; nothing gives nothing, but within a `whole` text something must be."""
+    if not text and whole is None:
+        return ()
     try:
-        weight_bits = tuple(int(b) for b in weights.split("|"))
-        activation_bits = tuple(int(b) for b in activations.split("|")) if slash else weight_bits
+        return tuple(int(number) for number in (text or "").replace(",", "|").split("|"))
     except ValueError:
         raise UsageError(
-            f"`{text}` is not a list of widths", place="--bits", remedy="--bits 8|4 or 8|4/8"
+            f"`{whole or text}` is not a list of numbers", place=option, remedy=f"{option} {example}"
         ) from None
-    return weight_bits, activation_bits
 
 
 def _describe_passes(name: str | None) -> None:

@@ -12,6 +12,14 @@ from enos_compiler.cores.base import Core, CoreCost, Samples
 from enos_compiler.cores.layer_costs import baseline_offers, homes_of, reads_signed
 from enos_compiler.errors import RefusalError
 from enos_compiler.ir.choice import Bits, Choice, Refusal
+from enos_compiler.ir.kernels import (
+    as_core_sees,
+    check_extents,
+    grown,
+    shape_at,
+    takes_part,
+    with_extent,
+)
 from enos_compiler.ir.network import Layer, Network
 from enos_compiler.ir.ops import SAMPLE_OPS
 from enos_compiler.ir.shape import LayerShape
@@ -30,6 +38,8 @@ class Request:
     weight_bits: Sequence[int]
     activation_bits: Sequence[int]
     first_last_free: bool = False
+    kernels: Sequence[int] = ()
+    """Kernel extents that convolutions may have instead of their own; odd."""
 
     @property
     def widths(self) -> tuple[Bits, ...]:
@@ -49,6 +59,7 @@ class PriceBook:
     def cost(self, network: Network, layer: Layer, choice: Choice) -> CoreCost:
         """Return what a choice costs, asking its core at most once."""
         homes = homes_of(network, layer)
+        layer, choice = as_core_sees(layer, choice)
         key = (layer.shape, choice, homes.memories)
         if key not in self.known:
             self.known[key] = self.target.cores[choice.core].cost(layer, choice, homes)
@@ -70,11 +81,14 @@ def attach_choices(
     Raises:
         RefusalError: a layer that no core takes, with every core's reason.
     """
-    network = with_homes(network, target)
+    extents = _kernels(network, request)
+    network = with_homes(grown(network, {n: max(e) for n, e in extents.items()}), target)
     book = PriceBook(target)
     notes: list[str] = []
     changed = {
-        layer.name: _with_choices(network, layer, target, request, book, notes)
+        layer.name: _with_choices(
+            network, layer, target, request, book, notes, extents.get(layer.name, ())
+        )
         for layer in track(network.layers)
     }
     network = network.with_layers(changed)
@@ -102,6 +116,7 @@ def _with_choices(
     request: Request,
     book: PriceBook,
     notes: list[str],
+    kernels: tuple[int, ...],
 ) -> Layer:
     operators, widths, cores = tuple(request.operators), request.widths, dict(target.cores)
     # No sum of products can be drawn: a refusal only where nothing else was asked for.
@@ -117,7 +132,7 @@ def _with_choices(
             core = baseline[0].core
             operators, cores = ("mac",), {core: target.cores[core]}
             widths = tuple(dict.fromkeys(b._replace(weight=FIRST_LAST_WEIGHT_BITS) for b in widths))
-    found = list(_offers(network, layer, cores, operators, widths))
+    found = list(_at_extents(network, layer, cores, operators, widths, kernels))
     choices = tuple(dict.fromkeys(o for o in found if isinstance(o, Choice)))
     refusals = tuple(dict.fromkeys(o for o in found if isinstance(o, Refusal)))
     if not choices:
@@ -130,6 +145,34 @@ def _with_choices(
         programming=tuple(c.programming for c in costs),
         refusals=refusals,
     )
+
+
+def _kernels(network: Network, request: Request) -> dict[str, tuple[int, ...]]:
+    """Return the kernel extents of the layers that may have several, each one's own first."""
+    check_extents(request.kernels)
+    found = {}
+    for layer in network.layers.values():
+        fixed = layer.first_or_last and not request.first_last_free
+        if request.kernels and not fixed and takes_part(network, layer):
+            found[layer.name] = tuple(dict.fromkeys((layer.shape.r, *request.kernels)))
+    return {name: extents for name, extents in found.items() if len(extents) > 1}
+
+
+def _at_extents(
+    network: Network,
+    layer: Layer,
+    cores: dict[str, Core],
+    operators: tuple[str, ...],
+    widths: tuple[Bits, ...],
+    kernels: tuple[int, ...],
+) -> Iterator[Choice | Refusal]:
+    """Yield what the cores take at each kernel extent, the layer's own first."""
+    if not kernels:
+        yield from _offers(network, layer, cores, operators, widths)
+    for extent in kernels:
+        seen = replace(layer, shape=shape_at(layer.shape, extent))
+        for offer in _offers(network, seen, cores, operators, widths):
+            yield with_extent(offer, extent) if isinstance(offer, Choice) else offer
 
 
 def _offers(

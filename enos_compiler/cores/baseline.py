@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from enos_compiler.cores.accounting import energy_pj
 from enos_compiler.cores.layer_costs import BASELINE_BITS, baseline_offers, cost_of
 from enos_compiler.ir.choice import Choice
+from enos_compiler.ir.kernels import as_core_sees
 from enos_compiler.ir.network import Layer, Network
 
 if TYPE_CHECKING:
@@ -92,7 +93,11 @@ def _options(
     """
     core = target.cores[offers[0].core]
     price = {c: sum(_energy(network, layer, c, target) for layer in tied) for c in offers}
-    uses = {c: {r: n for r, n in core.capacity(c, tied[0]).items() if n} for c in offers}
+    seen = {c: as_core_sees(tied[0], c) for c in offers}
+    uses = {
+        c: {r: n for r, n in core.capacity(as_offered, layer).items() if n}
+        for c, (layer, as_offered) in seen.items()
+    }
     best = min(offers, key=lambda c: (price[c], c))
     plain = [c for c in offers if not uses[c]]
     if not plain:

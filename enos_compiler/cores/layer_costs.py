@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from enos_compiler.cores.base import HasArrays, Homes, Samples
 from enos_compiler.crossbar.nonideal import NonIdealities
 from enos_compiler.crossbar.spec import CrossbarSpec
 from enos_compiler.ir.choice import Bits, Choice
+from enos_compiler.ir.kernels import as_core_sees, own_extent, shape_at, with_extent
 from enos_compiler.ir.network import Home, Layer, Network
 from enos_compiler.operators.sample import SamplerProgram
 from enos_compiler.sampling.mixture import GaussianMixture
@@ -37,6 +39,7 @@ def homes_of(network: Network, layer: Layer) -> Homes:
 
 def cost_of(network: Network, layer: Layer, choice: Choice, target: Target) -> CoreCost:
     """Return what a choice costs, attached or not, with the mapping or placement behind it."""
+    layer, choice = as_core_sees(layer, choice)
     return target.cores[choice.core].cost(layer, choice, homes_of(network, layer))
 
 
@@ -102,11 +105,17 @@ def reads_signed(network: Network, layer: Layer) -> bool:
 
 
 def baseline_offers(network: Network, layer: Layer, target: Target) -> list[Choice]:
-    """Return mac 8/8 on the first core that takes it, with every core option; empty where none."""
+    """Return mac 8/8 on the first core that takes it, with every core option; empty where none.
+
+    A layer whose kernel is open has the user's own.
+    """
     signed = reads_signed(network, layer)
+    extent = own_extent(layer)
+    if extent:
+        layer = replace(layer, shape=shape_at(layer.shape, extent))
     for core in target.cores.values():
         offered = core.choices(layer, ("mac",), (BASELINE_BITS,), signed_input=signed)
-        offers = [offer for offer in offered if isinstance(offer, Choice)]
+        offers = [with_extent(offer, extent) for offer in offered if isinstance(offer, Choice)]
         if offers:
             return offers
     return []

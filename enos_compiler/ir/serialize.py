@@ -45,6 +45,7 @@ def save_network(network: Network, folder: Path) -> None:
         "weights_sha256": hashlib.sha256(blob).hexdigest(),
         "graph": _encode_graph(network.graph),
         "aliases": aliases,
+        "trained": _trained(network.graph),
         "network": body,
     }
     document = {"schema": SCHEMA, "seal_sha256": codec.seal(content), **content}
@@ -69,6 +70,8 @@ def load_network(folder: Path) -> Network:
     try:
         tensors = load(blob)
         graph = _decode_graph(document["graph"], document["aliases"], tensors, place)
+        for name in document.get("trained", ()):
+            graph.get_parameter(name).requires_grad_()
         network = _decode_network(document["network"], graph, tensors, place)
     except (KeyError, TypeError, AttributeError, ValueError, SafetensorError) as error:
         raise FormatError(
@@ -155,6 +158,12 @@ def _graph_tensors(graph: fx.GraphModule) -> tuple[dict[str, Tensor], dict[str, 
         seen[id(tensor)] = name
         held[f"graph/{name}"] = tensor.detach().clone(memory_format=torch.contiguous_format)
     return held, aliases
+
+
+def _trained(graph: fx.GraphModule) -> list[str]:
+    """Return the parameters that a training changes; statistics and frozen ones stay."""
+    named = graph.named_parameters(remove_duplicate=False)
+    return [name for name, parameter in named if parameter.requires_grad]
 
 
 def _function_name(function: Any) -> str:

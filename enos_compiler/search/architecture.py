@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from enos_compiler.ir.choice import Bits, Choice
+from enos_compiler.ir.kernels import extent_of
 from enos_compiler.ir.network import Layer, Network, Vector
 from enos_compiler.search.forms import Call
 from enos_compiler.search.mixture import Branch, BranchMixture, CompositeMixture, Mixture, Shares
@@ -24,8 +25,6 @@ from enos_compiler.search.tables import Candidate
 from enos_compiler.semantics.formats import grid_source
 from enos_compiler.semantics.widths import DEFAULT_BITS, layer_asks, width_rule
 
-KERNEL = "kernel"
-"""The option of a choice that says which kernel extent it keeps."""
 WidthShares = dict[int, Tensor]
 """Probability by width."""
 
@@ -47,8 +46,7 @@ class ChoiceClass(NamedTuple):
 
 def class_of(choice: Choice) -> ChoiceClass:
     """Return the class of a choice."""
-    kernel = dict(choice.options).get(KERNEL, 0)
-    return ChoiceClass(choice.core, choice.operator, choice.bits, kernel)
+    return ChoiceClass(choice.core, choice.operator, choice.bits, extent_of(choice))
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +102,22 @@ class Architecture(nn.Module):
         """Probabilities as the logits say."""
         self.drawn = self.relaxed
         """What the layers compute with: the probabilities themselves or a drawing from them."""
+        self.draw()
+
+    def expect(self, distortions: Mapping[str, Sequence[float]], strength: float) -> None:
+        """Start from what choices are expected to cost: logits = -strength x distortion.
+
+        Args:
+            distortions: by layer and choice, noise-to-signal at the network's outputs.
+            strength: what a distortion of one takes from a log-probability.
+        """
+        with torch.no_grad():
+            for logits, (name, space) in zip(self.free, self.spaces.items(), strict=True):
+                least: dict[ChoiceClass, float] = {}
+                for choice, found in zip(space.layer.choices, distortions[name], strict=True):
+                    key = class_of(choice)
+                    least[key] = min(found, least.get(key, found))
+                logits.copy_(torch.tensor([-strength * least[one] for one in space.classes]))
         self.draw()
 
     def draw(self) -> None:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from enos_compiler import plugins
+from enos_compiler.ir.kernels import inside
 from enos_compiler.search.forms import Call, add_bias, branch_sum, operator_sum
 from enos_compiler.search.parallel import from_first
 from enos_compiler.search.sign_product import probe_signs, sign_product
@@ -215,17 +216,6 @@ class CompositeMixture:
                 self.scales.copy_(from_first(deviations[0] / deviations))
             self.age.zero_()
         self.age += 1
-
-
-def inside(weight: Tensor, kernel: int) -> tuple[Tensor, tuple[int, ...]]:
-    """Return the middle of a kernel of (M, C, R, S) and the margins that `pad` puts around it."""
-    extents = weight.shape[2:]
-    if not kernel or all(extent <= kernel for extent in extents):
-        return weight, ()
-    sides = [max(0, (extent - kernel) // 2) for extent in extents]
-    for axis, (side, extent) in enumerate(zip(sides, extents, strict=True), start=2):
-        weight = weight.narrow(axis, side, extent - 2 * side)
-    return weight, tuple(side for side in reversed(sides) for _ in range(2))
 
 
 def total_of(parts: list[Tensor]) -> Tensor:

@@ -18,6 +18,7 @@ import torch
 
 from enos_compiler.assign.assignment import solve_assignment
 from enos_compiler.assign.budget import Budget
+from enos_compiler.assign.sensitivity import score_layers
 from enos_compiler.errors import FrontendError
 from enos_compiler.ir.network import Network
 from enos_compiler.search.architecture import Architecture, SearchedWidths
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 
 LEAST_HALVED = 16
 """Batches below it are never halved to estimate gradients."""
+PRIOR_IMAGES = 64
+"""Example inputs on which the distortion of every choice is measured before the search."""
 UNTRAINED = 1.5
 """A network below this multiple of the most frequent answer's share has learnt nothing."""
 
@@ -63,6 +66,9 @@ class SearchSettings:
     samples: int = 8
     """Assignments drawn from the posterior of a variational search."""
     bf16: bool = False
+    prior: float = 0.0
+    """What a noise-to-signal of one at the outputs takes from a choice's log-probability to begin
+    with; 0 starts from equal probabilities."""
 
 
 def search(
@@ -81,6 +87,8 @@ def search(
     limit = _limit(network, target, settings.budget)
     network, float_section = train_float(network, data, settings)
     architecture = Architecture(network)
+    if settings.prior:
+        architecture.expect(_distortions(network, target, settings.seed), settings.prior)
     items = len(data.dataset("train"))  # type: ignore[arg-type]  # checked above
     options = replace(settings.method_options, seed=settings.seed, items=items)
     method = make_method(settings.method, architecture, limit, settings.warm_up, options)
@@ -121,6 +129,14 @@ def search(
             scored, method, data, target, settings.samples, settings.say
         )
     return scored, section
+
+
+def _distortions(network: Network, target: Target, seed: int) -> dict[str, tuple[float, ...]]:
+    """Return the noise-to-signal at the outputs that each choice would cause, by layer."""
+    found = score_layers(
+        network, images=PRIOR_IMAGES, seed=seed, cores=target.cores, training=True
+    ).layers
+    return {name: layer.scores or () for name, layer in found.items()}
 
 
 def estimate_signs(architecture: Architecture, batch: int) -> None:
@@ -216,6 +232,7 @@ def _phase(
         settings.method,
         settings.method_options,
         settings.bf16,
+        settings.prior,
     )
     return Settings(
         name=name,

@@ -120,7 +120,7 @@ USAGE_ERRORS = {
     ("--budget", "lots"): ["`lots` is not a budget", "floor+0.5"],
     ("--budget", "12.5"): ["for an energy give its unit: 12.5uJ"],
     ("--bits", "9"): ["--bits: 9 bits is outside 2..8"],
-    ("--bits", "many"): ["--bits: `many` is not a list of widths"],
+    ("--bits", "many"): ["--bits: `many` is not a list of numbers"],
     ("--search", "genetic"): ["--search: `genetic` is not known"],
     ("--batch", "0"): ["--batch: 0 is below 1"],
     ("--frames", "0"): ["--frames: 0 is below 1"],

@@ -94,6 +94,18 @@ def test_a_saved_network_loads_equal(network: Network, tmp_path: Path) -> None:
     assert loaded.tensor("fc_weight") is loaded.tensor("fc_weight")
 
 
+def test_what_trains_still_trains_when_loaded(network: Network, tmp_path: Path) -> None:
+    network.graph.register_parameter("frozen", nn.Parameter(torch.ones(2), requires_grad=False))
+    with network.graph.graph.inserting_before():
+        network.graph.graph.get_attr("frozen")
+    save_network(network, tmp_path)
+    loaded = load_network(tmp_path)
+    assert loaded.tensor("fc_weight").requires_grad
+    assert not loaded.tensor("frozen").requires_grad
+    document = json.loads((tmp_path / "network.json").read_text())
+    assert document["trained"] == ["fc_weight"]
+
+
 def test_saving_again_gives_the_same_bytes(network: Network, tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()

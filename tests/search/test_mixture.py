@@ -17,6 +17,7 @@ from torch import Tensor
 from enos_compiler import plugins
 from enos_compiler.ir import ops
 from enos_compiler.ir.formats import ValueFormat
+from enos_compiler.ir.kernels import inside
 from enos_compiler.ir.network import Layer, Network
 from enos_compiler.search.architecture import Architecture, SearchedWidths
 from enos_compiler.search.forms import Call, branch_sum
@@ -25,7 +26,6 @@ from enos_compiler.search.mixture import (
     BranchMixture,
     CompositeMixture,
     Shares,
-    inside,
 )
 from enos_compiler.search.module import NetworkModule
 from enos_compiler.search.tables import (
