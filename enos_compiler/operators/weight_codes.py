@@ -7,6 +7,7 @@ and the integers that are compiled are the same numbers.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING
 
 from enos_compiler.semantics.quantizer import EXACT_FLOAT32
@@ -22,7 +23,7 @@ _MANTISSAS = range(8, 16)
 LEAST_EXPONENT = -64
 """No scale is finer: units stay normal numbers in float32 whatever a channel's size."""
 _CHUNK_ELEMENTS = 2**16
-"""Weights quantised at a time: the candidates' temporaries stay in the cache."""
+"""Weights x scales tried at a time: the temporaries stay in the cache."""
 
 
 def largest_code(bits: int) -> int:
@@ -86,37 +87,68 @@ def round_to_codes(weight: Tensor, bits: int, mantissa: Tensor, exponent: Tensor
 
 
 def _least_squares(rows: Tensor, bits: int, limit: float | None) -> tuple[Tensor, Tensor]:
-    """Return the odd mantissa and exponent of each row's best scale; (1, 0) for a row of zeros."""
+    """Return the odd mantissa and exponent of each row's best scale; (1, 0) for a row of zeros.
+
+    Of equal scales the first stays: small ones before great ones.
+    """
     import torch
 
     top = largest_code(bits)
     largest = rows.abs().amax(1)
     octave = torch.floor(torch.log2(torch.where(largest > 0, largest / top, 1.0)))
     octave = octave.clamp_min(LEAST_EXPONENT)
-    best = torch.full_like(largest, torch.inf)
-    chosen_eighths = torch.full_like(largest, 8.0)
-    chosen_octave = octave.clone()
+    tried = _candidates(bits).to(rows.dtype).to(rows.device)
+    together = max(1, _CHUNK_ELEMENTS // max(1, rows.numel()))
+    groups = tried.split(together)
+    room = (rows.new_empty(len(groups[0]), *rows.shape), rows.new_empty(len(groups[0]), *rows.shape))
     norms = rows.abs().sum(1)
-    steps, codes = torch.empty_like(rows), torch.empty_like(rows)
+    errors = [_errors(rows, norms, octave, group, top, limit, room) for group in groups]
+    best = torch.cat(errors).argmin(0)
+    zero = largest == 0
+    mantissa = torch.where(zero, 1.0, tried[best, 1])
+    return mantissa, torch.where(zero, 0.0, octave + tried[best, 3])
+
+
+def _errors(
+    rows: Tensor,
+    norms: Tensor,
+    octave: Tensor,
+    tried: Tensor,
+    top: int,
+    limit: float | None,
+    room: tuple[Tensor, Tensor],
+) -> Tensor:
+    """Return (scales, M) squared errors of rows (M, taps); infinite above the limit on sums.
+
+    Their L1 norms (M,) are `norms`. Steps and codes are written into `room`, since fresh memory costs as much as the sums.
+    """
+    import torch
+
+    eighths, odd, shift = (tried[:, column, None] for column in range(3))
+    scales = torch.ldexp(eighths / 8, octave + shift)
+    steps = torch.mul(rows, (1 / scales)[:, :, None], out=room[0][: len(tried)])
+    codes = torch.round(steps, out=room[1][: len(tried)]).clamp_(-top, top)
+    errors = torch.linalg.vecdot(steps.sub_(codes), steps).mul_(scales * scales)
+    if limit is not None:
+        # Rounding adds at most half a code per weight: most scales pass without a sum.
+        reach = (norms / scales + rows.shape[1] / 2) * odd
+        if ((reach >= limit) & (eighths != 8)).any():
+            over = odd * codes.abs_().sum(2) >= limit
+            errors[over & (eighths != 8)] = torch.inf
+    return errors
+
+
+@cache
+def _candidates(bits: int) -> Tensor:
+    """Return (scales, 4): eighths, odd mantissa, octave, and the exponent of that mantissa."""
+    import torch
+
+    rows = []
     for shift in range(-3 if bits <= 4 else -1, 2):
         for eighths in _MANTISSAS:
-            scale = torch.ldexp(torch.full_like(octave, eighths / 8), octave + shift)
-            torch.mul(rows, (1 / scale)[:, None], out=steps)
-            torch.round(steps, out=codes).clamp_(-top, top)
-            error = torch.linalg.vecdot(steps.sub_(codes), steps).mul_(scale * scale)
-            if limit is not None and eighths != 8:
-                factor = _odd_part(eighths)[0]
-                # Rounding adds at most half a code per weight: most scales pass without a sum.
-                if ((norms / scale + rows.shape[1] / 2) * factor >= limit).any():
-                    error[factor * codes.abs_().sum(1) >= limit] = torch.inf
-            better = error < best
-            best = torch.where(better, error, best)
-            chosen_eighths = torch.where(better, float(eighths), chosen_eighths)
-            chosen_octave = torch.where(better, octave + shift, chosen_octave)
-    odd_of = torch.tensor([_odd_part(e) for e in _MANTISSAS], dtype=rows.dtype, device=rows.device)
-    odd, drop = odd_of[(chosen_eighths - _MANTISSAS[0]).long()].unbind(1)
-    zero = largest == 0
-    return torch.where(zero, 1.0, odd), torch.where(zero, 0.0, chosen_octave - 3 + drop)
+            odd, drop = _odd_part(eighths)
+            rows.append((eighths, odd, shift, shift - 3 + drop))
+    return torch.tensor(rows, dtype=torch.float64)
 
 
 def _odd_part(value: int) -> tuple[int, int]:
