@@ -10,9 +10,9 @@ the options that decide it. The same command goes on where it stopped: finished 
 a search or training goes on from the checkpoint of its last epoch. `--only` picks runs by name,
 `--list` shows them.
 
-All networks of a seed start from one float training. A searched one is trained for `--epochs` by
-the search and `--finetune` after the assignment; its rivals are fine-tuned for the sum of both, by
-the same recipe. Budgets are energies of the whole network on the setting's target, from the
+All networks start from one float training, so seeds are those of what follows: the search, the order
+of the images, the random assignment. A searched network is trained for `--epochs` by the search and
+`--finetune` after the assignment; its rivals are fine-tuned for the sum of both, by the same recipe. Budgets are energies of the whole network on the setting's target, from the
 report's own tables: `digital` is a reconfigurable MAC array, `hybrid` has crossbars beside it.
 Rivals dearer than the budget get a line with their energy and no training. The first seed runs every
 uniform network; further seeds run the strongest of each setting by its validation accuracy, beside
@@ -156,7 +156,7 @@ class Bench:
         """Do one run from its checkpoint or its start; return its result."""
         started = time.monotonic()
         target = load_target(TARGETS[run.setting])
-        whole = self.offered(run.seed, target, OPERATORS)
+        whole = self.offered(target, OPERATORS)
         limits = solve_assignment(unscored(whole), target, Budget.parse(run.budget), SOLVE_S)
         budget_pj = float(limits.summary["budget_pj"])
         found: dict[str, Any] = {
@@ -193,7 +193,7 @@ class Bench:
         if run.kind in ("ours", "mac"):
             network = whole
             if run.kind == "mac":
-                network = self.offered(run.seed, target, ("mac",))
+                network = self.offered(target, ("mac",))
             scored, section = search(
                 network, self.data(), target, self.search_settings(run, budget)
             )
@@ -221,26 +221,29 @@ class Bench:
             pretrain=0,
             budget=budget,
             learning_rate=2e-3,
-            architecture_rate=0.1,
+            architecture_rate=0.03,
             warm_up=0.15,
+            prior=100.0,
             seed=run.seed,
             folder=self.place(run),
             say=_tell,
             method=run.method,
         )
 
-    def offered(self, seed: int, target: Target, operators: tuple[str, ...]) -> Network:
-        """Return the float network of a seed with the choices of a target."""
+    def offered(self, target: Target, operators: tuple[str, ...]) -> Network:
+        """Return the float network with the choices of a target."""
         request = Request(operators, WEIGHT_BITS, (8,))
-        return attach_choices(self.float_network(seed), target, request)[0]
+        return attach_choices(self.float_network(), target, request)[0]
 
-    def float_network(self, seed: int) -> Network:
+    def float_network(self) -> Network:
         """Return the network trained in float; trained at its first use."""
-        place = self.out / f"float-{self.knobs.network}-{self.knobs.width}-seed{seed}"
+        knobs = self.knobs
+        size = f"{knobs.network}-{knobs.width}-{knobs.images}x{knobs.float_epochs}"
+        place = self.out / f"float-{size}"
         if (place / "network.json").is_file():
             return load_network(place)
         example = NETWORKS[self.knobs.network]
-        torch.manual_seed(seed)
+        torch.manual_seed(0)
         user = UserModel.from_module(
             example.model(width=self.knobs.width),
             example.example_inputs(data=self.folder),
@@ -252,7 +255,7 @@ class Bench:
             trace(user, batch=1), steps, load_target("digital"), Hooks(), user=user
         )
         settings = replace(
-            self.search_settings(Run("", "", "", "", seed), Budget.parse("unlimited")),
+            self.search_settings(Run("", "", "", "", 0), Budget.parse("unlimited")),
             pretrain=self.knobs.float_epochs,
             folder=place,
             learning_rate=5e-3,

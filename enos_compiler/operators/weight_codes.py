@@ -120,7 +120,8 @@ def _errors(
 ) -> Tensor:
     """Return (scales, M) squared errors of rows (M, taps); infinite above the limit on sums.
 
-    Their L1 norms (M,) are `norms`. Steps and codes are written into `room`, since fresh memory costs as much as the sums.
+    Their L1 norms (M,) are `norms`. Steps and codes are written into `room`, since fresh memory
+    costs as much as the sums.
     """
     import torch
 
