@@ -10,13 +10,14 @@ the options that decide it. The same command goes on where it stopped: finished 
 a search or training goes on from the checkpoint of its last epoch. `--only` picks runs by name,
 `--list` shows them.
 
-All networks start from one float training, so seeds are those of what follows: the search, the order
-of the images, the random assignment. A searched network is trained for `--epochs` by the search and
-`--finetune` after the assignment; its rivals are fine-tuned for the sum of both, by the same recipe. Budgets are energies of the whole network on the setting's target, from the
-report's own tables: `digital` is a reconfigurable MAC array, `hybrid` has crossbars beside it.
-Rivals dearer than the budget get a line with their energy and no training. The first seed runs every
-uniform network; further seeds run the strongest of each setting by its validation accuracy, beside
-the searches and a random assignment whose energy comes close to the budget.
+All networks start from one float training, so seeds are those of what follows: the search, the
+order of the images, the random assignment. A searched network is trained for `--epochs` by the
+search and `--finetune` after the assignment; its rivals are fine-tuned for the sum of both, by the
+same recipe. Budgets are energies of the whole network on the setting's target, from the report's
+own tables: `digital` is a reconfigurable MAC array, `hybrid` has crossbars beside it. Rivals dearer
+than the budget get a line with their energy and no training. The first seed runs every uniform
+network; further seeds run the strongest of each setting by its validation accuracy, beside the
+searches and a random assignment whose energy comes close to the budget.
 """
 
 from __future__ import annotations

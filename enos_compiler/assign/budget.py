@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 from typing import TYPE_CHECKING, Any, Literal
 
+from enos_compiler.assign.measures import MEASURES, Measure
 from enos_compiler.errors import UsageError
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 Kind = Literal["fraction", "floor", "absolute", "unlimited", "baseline"]
 
-FORMS = "0.6 (of the baseline), floor+0.5, 12.5uJ, unlimited, baseline"
+FORMS = "0.6 (of the baseline), floor+0.5, 12.5uJ, unlimited, baseline, edp:0.6, edap:floor+0.5"
 """What `Budget.parse` reads, for messages and help."""
 
 _PJ = {"pJ": 1.0, "nJ": 1e3, "uJ": 1e6, "µJ": 1e6, "\u03bcJ": 1e6, "mJ": 1e9, "J": 1e12}
@@ -35,6 +36,9 @@ class Budget:
     `fraction`: share of the baseline's energy. `floor`: that share of the way from the cheapest
     network to the baseline. `absolute`: pJ. `unlimited`: the best score, whatever it costs.
     `baseline`: no choice at all, every layer as in the baseline.
+
+    A measure before it, as in `edp:0.6`, binds another figure than the energy: `latency`, `area` of
+    the arrays that layers hold, `memory` of the weights, `edp`, or `edap`.
     """
 
     kind: Kind
@@ -42,6 +46,8 @@ class Budget:
     """Share for `fraction` and `floor`, pJ for `absolute`."""
     text: str = ""
     """As it was written."""
+    measure: Measure = "energy"
+    """What is bound."""
 
     @staticmethod
     def parse(text: str) -> Budget:
@@ -55,15 +61,15 @@ class Budget:
         except ValueError as error:
             raise UsageError(str(error), place="budget") from None
 
-    def allowed_pj(self, floor_pj: float, baseline_pj: float) -> float:
-        """Return the energy allowed in pJ, given the cheapest network's and the baseline's.
+    def allowed(self, floor: float, baseline: float) -> float:
+        """Return what is allowed of the measure, given the cheapest network's and the baseline's.
 
         Where the floor is not below the baseline, `floor+t` is the floor.
         """
         if self.kind == "fraction":
-            return self.value * baseline_pj
+            return self.value * baseline
         if self.kind == "floor":
-            return floor_pj + self.value * max(0.0, baseline_pj - floor_pj)
+            return floor + self.value * max(0.0, baseline - floor)
         return self.value if self.kind == "absolute" else float("inf")
 
     def __str__(self) -> str:
@@ -84,6 +90,9 @@ class Budget:
 def _read(text: str) -> Budget:
     """Return the budget that `text` says; ValueError in words where it says none."""
     bare = text.strip()
+    measure, colon, rest = bare.partition(":")
+    if colon and measure in MEASURES:
+        return _of_measure(measure, rest.strip(), text)
     if bare in ("unlimited", "baseline"):
         return Budget("unlimited" if bare == "unlimited" else "baseline", text=bare)
     if found := _FLOOR.fullmatch(bare):
@@ -94,6 +103,14 @@ def _read(text: str) -> Budget:
     if _FRACTION.fullmatch(bare):
         return Budget("fraction", _share(_positive(_finite(bare, bare), bare), bare), text=bare)
     raise ValueError(f"`{text}` is not a budget; known forms: {FORMS}")
+
+
+def _of_measure(measure: str, rest: str, text: str) -> Budget:
+    """Return a budget of a measure by name; only an energy can be stated in joules."""
+    found = _read(rest)
+    if measure != "energy" and found.kind not in ("fraction", "floor", "unlimited"):
+        raise ValueError(f"`{text}` is not a budget; {measure} takes 0.6, floor+0.5 or unlimited")
+    return replace(found, text=text.strip(), measure=measure)  # type: ignore[arg-type]  # checked
 
 
 def _finite(number: str, text: str) -> float:

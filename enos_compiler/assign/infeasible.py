@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from enos_compiler.assign.budget import Budget
-from enos_compiler.cores.accounting import Totals, energy_pj
+from enos_compiler.cores.accounting import Totals, energy_pj, itemise, totals
 from enos_compiler.errors import InfeasibleError
 from enos_compiler.ir.network import Network
 from enos_compiler.ir.units import energy_text
@@ -23,11 +23,28 @@ def below_floor(
     network: Network,
     target: Target,
     budget: Budget,
-    allowed_pj: float,
-    floor: Totals,
-    baseline_pj: float,
+    allowed: float,
+    floor_value: float,
+    baseline_value: float,
 ) -> InfeasibleError:
-    """Return the error for a budget below the cheapest network, `network`."""
+    """Return the error for a budget below the cheapest network, `network`.
+
+    Args:
+        network: the cheapest, assigned.
+        target: what prices it.
+        budget: as it was asked for.
+        allowed: what the budget comes to, in pJ or in the units of its measure.
+        floor_value: what the cheapest network comes to.
+        baseline_value: what the baseline comes to.
+    """
+    if budget.measure != "energy":
+        return InfeasibleError(
+            f"budget {budget} = {allowed:.4g} is below the least {budget.measure} "
+            f"{floor_value:.4g} of {network.name} on {target.name} (baseline {baseline_value:.4g})",
+            remedy=f"--budget {budget.measure}:floor+0.1",
+        )
+    items = itemise(network, target)
+    floor, baseline_pj = totals(items, target, items.busy_ns), baseline_value
     lines = _lines(network, target, floor)
     named = sorted(lines.items(), key=lambda item: -item[1])
     unit = floor.energy_pj
@@ -37,8 +54,8 @@ def below_floor(
         shown += f" + others {energy_text(rest, like=unit)}"
     share = named[0][1] / floor.energy_pj
     stated = str(budget)
-    allowed = energy_text(allowed_pj, like=unit)
-    head = f"budget {stated}" + ("" if budget.kind == "absolute" else f" = {allowed}")
+    come_to = energy_text(allowed, like=unit)
+    head = f"budget {stated}" + ("" if budget.kind == "absolute" else f" = {come_to}")
     return InfeasibleError(
         f"{head} is below the floor {energy_text(unit)} of {network.name} on {target.name} "
         f"(baseline {energy_text(baseline_pj)})\n"
@@ -92,7 +109,7 @@ def no_assignment(
 ) -> InfeasibleError:
     """Return the error for a problem without any solution, whatever the budget."""
     problem = model.problem
-    if model.least_energy(time_limit_s=time_limit_s, capacities=False) is not None:
+    if model.least_price(time_limit_s=time_limit_s, capacities=False) is not None:
         for resource, amount in problem.capacities.items():
             least = model.least_use(resource, time_limit_s=time_limit_s)
             if least > amount:
@@ -109,7 +126,7 @@ def no_assignment(
             remedy="a target with more of them, or operators that another core takes",
         )
     for edge in problem.edges:
-        if not edge.price_pj:
+        if not edge.price:
             stored = sorted({o.output for o in problem.options[edge.producer]})
             asked = sorted({o.asks[edge.value].bits for o in problem.options[edge.consumer]})
             return InfeasibleError(

@@ -31,8 +31,8 @@ class Selection:
     """One option per node, and how far the solver proved it."""
 
     options: Mapping[str, Option]
-    energy_pj: float
-    """Edges and leakage at its upper bound included."""
+    price: float
+    """Edges included."""
     score: float
     gap: float = 0.0
     """Relative distance between the objective and its proven bound; 0 is optimal."""
@@ -44,7 +44,7 @@ class Model:
 
     problem: Problem
     _columns: dict[tuple[str, int], int] = field(default_factory=dict)
-    _energy: list[float] = field(default_factory=list)
+    _price: list[float] = field(default_factory=list)
     _rows: list[tuple[Row, float, float]] = field(default_factory=list)
     _binaries: int = 0
 
@@ -52,10 +52,10 @@ class Model:
         """Number the binaries, then add every constraint but budget and capacity."""
         for node, options in self.problem.options.items():
             for i, option in enumerate(options):
-                self._columns[node, i] = len(self._energy)
-                self._energy.append(option.energy_pj)
+                self._columns[node, i] = len(self._price)
+                self._price.append(option.price)
             self._add({self._columns[node, i]: 1.0 for i in range(len(options))}, 1.0, 1.0)
-        self._binaries = len(self._energy)
+        self._binaries = len(self._price)
         for edge in self.problem.edges:
             if not edge.is_free:
                 self._add_edge(edge)
@@ -64,10 +64,10 @@ class Model:
             for one, other in pairwise(group):
                 self._add_tie(one, other)
 
-    def least_energy(
+    def least_price(
         self, *, score_limit: float | None = None, time_limit_s: float, capacities: bool = True
     ) -> Selection | None:
-        """Return the selection of least energy; None where none exists.
+        """Return the selection of least price; None where none exists.
 
         Args:
             score_limit: largest total score, if any.
@@ -75,20 +75,20 @@ class Model:
             capacities: whether scarce resources bind.
         """
         rows = [] if score_limit is None else [(self._score_row(), score_limit)]
-        return self._solve(np.array(self._energy), rows, time_limit_s, capacities=capacities)
+        return self._solve(np.array(self._price), rows, time_limit_s, capacities=capacities)
 
-    def best_score(self, *, budget_pj: float, time_limit_s: float) -> Selection | None:
+    def best_score(self, *, budget: float, time_limit_s: float) -> Selection | None:
         """Return the selection of least score within the budget; None where none exists."""
-        energy_row = {i: e for i, e in enumerate(self._energy) if e}
-        rows = [(energy_row, budget_pj)] if np.isfinite(budget_pj) else []
-        objective = np.zeros(len(self._energy))
+        price_row = {i: e for i, e in enumerate(self._price) if e}
+        rows = [(price_row, budget)] if np.isfinite(budget) else []
+        objective = np.zeros(len(self._price))
         for column, score in self._score_row().items():
             objective[column] = score
         return self._solve(objective, rows, time_limit_s)
 
     def least_use(self, resource: str, *, time_limit_s: float) -> float:
         """Return the least amount of a scarce resource that any assignment holds."""
-        objective = np.zeros(len(self._energy))
+        objective = np.zeros(len(self._price))
         for column, count in self._use_row(resource).items():
             objective[column] = count
         found = self._solve(objective, [], time_limit_s, capacities=False)
@@ -107,9 +107,9 @@ class Model:
         sources = [(o.core, o.output) for o in self.problem.options[edge.producer]]
         readers = [(o.core, o.asks[edge.value].bits) for o in self.problem.options[edge.consumer]]
         column_of = {}
-        for pair, price in edge.price_pj.items():
-            column_of[pair] = len(self._energy)
-            self._energy.append(price)
+        for pair, price in edge.price.items():
+            column_of[pair] = len(self._price)
+            self._price.append(price)
         for end, (node, classes) in enumerate(((edge.producer, sources), (edge.consumer, readers))):
             for key in dict.fromkeys(classes):
                 flow = {c: 1.0 for pair, c in column_of.items() if pair[end] == key}
@@ -169,7 +169,7 @@ class Model:
             for resource, amount in self.problem.capacities.items():
                 if row := self._use_row(resource):
                     rows.append((row, -np.inf, float(amount)))
-        assembled = assemble(rows, len(self._energy))
+        assembled = assemble(rows, len(self._price))
         found = minimise(objective, assembled, self._binaries, time_limit_s)
         return None if found is None else self._selection(found)
 
@@ -178,9 +178,9 @@ class Model:
         for node, options in self.problem.options.items():
             start = self._columns[node, 0]
             chosen[node] = options[int(np.argmax(found.x[start : start + len(options)]))]
-        energy = sum(o.energy_pj for o in chosen.values())
+        price = sum(o.price for o in chosen.values())
         for edge in self.problem.edges:
             source, reader = chosen[edge.producer], chosen[edge.consumer]
             ends = (source.core, source.output), (reader.core, reader.asks[edge.value].bits)
-            energy += edge.price_pj[ends]
-        return Selection(chosen, energy, sum(o.score for o in chosen.values()), found.gap)
+            price += edge.price[ends]
+        return Selection(chosen, price, sum(o.score for o in chosen.values()), found.gap)

@@ -15,9 +15,9 @@ from itertools import product
 from math import isfinite
 from typing import TYPE_CHECKING
 
-from enos_compiler.cores.accounting import NO_CORE, energy_pj, pays_for_weights
+from enos_compiler.assign.figures import Rates
+from enos_compiler.cores.accounting import NO_CORE, pays_for_weights
 from enos_compiler.ir.choice import Choice
-from enos_compiler.ir.cost import Cost
 from enos_compiler.ir.kernels import as_core_sees
 from enos_compiler.ir.network import Layer, Network, Vector
 from enos_compiler.semantics.widths import (
@@ -57,8 +57,8 @@ class Option:
     output: int
     """Width of the value produced."""
     score: float = 0.0
-    energy_pj: float = 0.0
-    """With its share of programming and leakage over its own busy time."""
+    price: float = 0.0
+    """By the problem's rates; energy in pJ with its share of programming and leakage by default."""
     uses: tuple[tuple[str, float], ...] = ()
     """Scarce resources held for good."""
     tie: Hashable = None
@@ -78,12 +78,12 @@ def _by_value(item: tuple[str, Ask]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """One read of a value; `price_pj` has the pairs of ends that are allowed."""
+    """One read of a value; `price` has the pairs of ends that are allowed."""
 
     value: str
     producer: str
     consumer: str
-    price_pj: Mapping[tuple[EdgeClass, EdgeClass], float]
+    price: Mapping[tuple[EdgeClass, EdgeClass], float]
     is_free: bool
     """Whether it neither costs nor forbids anything."""
 
@@ -107,12 +107,18 @@ class Problem:
     notes: tuple[str, ...] = field(default=())
 
 
-def build_problem(network: Network, target: Target) -> Problem:
+def build_problem(network: Network, target: Target, rates: Rates | None = None) -> Problem:
     """Return the assignment problem of a network with choices and scores.
+
+    Args:
+        network: with choices and scores.
+        target: what prices them.
+        rates: what a price counts; the energy in pJ by default.
 
     Raises:
         ValueError: a layer has no scores, or none that is finite.
     """
+    rates = rates or Rates()
     options: dict[str, tuple[Option, ...]] = {}
     outputs: dict[str, str] = {}
     before = 0
@@ -128,9 +134,9 @@ def build_problem(network: Network, target: Target) -> Problem:
             widths.stored[name] = {o.output for o in options[name]}
     for node in network.nodes():
         found = (
-            _layer_options(network, node, target, tied=node.name in tied)
+            _layer_options(network, node, target, rates, tied=node.name in tied)
             if isinstance(node, Layer)
-            else _vector_options(network, node, target, widths)
+            else _vector_options(network, node, target, rates, widths)
         )
         before += len(found)
         options[node.name] = undominated(found)
@@ -144,7 +150,7 @@ def build_problem(network: Network, target: Target) -> Problem:
     kept = sum(len(options[node.name]) for node in network.nodes())
     return Problem(
         options=options,
-        edges=_edges(network, target, options),
+        edges=_edges(network, target, rates, options),
         demands=_demands(network),
         outputs=outputs,
         ties=shared,
@@ -162,7 +168,7 @@ def shared_layers(network: Network) -> tuple[tuple[str, ...], ...]:
 
 
 def undominated(options: Iterable[Option]) -> tuple[Option, ...]:
-    """Drop options that another of the same edge class beats or equals in score, energy and uses.
+    """Drop options that another of the same edge class beats or equals in score, price and uses.
 
     Of equal ones the first stays.
     """
@@ -179,7 +185,7 @@ def _beats(one: Option, other: Option) -> bool:
     held = dict(other.uses)
     return (
         one.score <= other.score
-        and one.energy_pj <= other.energy_pj
+        and one.price <= other.price
         and all(count <= held.get(resource, 0) for resource, count in one.uses)
     )
 
@@ -216,7 +222,9 @@ class _Widths:
         return max(self.stored[value])
 
 
-def _layer_options(network: Network, layer: Layer, target: Target, *, tied: bool) -> list[Option]:
+def _layer_options(
+    network: Network, layer: Layer, target: Target, rates: Rates, *, tied: bool
+) -> list[Option]:
     if layer.scores is None:
         raise ValueError(f"layer {layer.name} has no scores")
     core_of = target.cores
@@ -226,10 +234,10 @@ def _layer_options(network: Network, layer: Layer, target: Target, *, tied: bool
     for choice, cost, programming, score in rows:
         if not isfinite(score):
             continue
-        energy = _price(cost, target)
+        price = rates.of(cost, target)
         uses: tuple[tuple[str, float], ...] = ()
         if pays:
-            energy += energy_pj(programming, target) / target.inferences_per_programming
+            price += rates.of_weights(layer, choice, programming, target)
             seen, offered = as_core_sees(layer, choice)
             held = core_of[choice.core].capacity(offered, seen)
             uses = tuple(sorted((f"{choice.core}.{r}", n) for r, n in held.items() if n))
@@ -241,7 +249,7 @@ def _layer_options(network: Network, layer: Layer, target: Target, *, tied: bool
                 asks=asks,
                 output=bits.output,
                 score=score,
-                energy_pj=energy,
+                price=price,
                 uses=uses,
                 tie=choice.tied_fields if tied else None,
                 choice=choice,
@@ -253,7 +261,7 @@ def _layer_options(network: Network, layer: Layer, target: Target, *, tied: bool
 
 
 def _vector_options(
-    network: Network, vector: Vector, target: Target, widths: _Widths
+    network: Network, vector: Vector, target: Target, rates: Rates, widths: _Widths
 ) -> list[Option]:
     """Return the widths at which a vector operation may run; no score counts its loss.
 
@@ -264,7 +272,7 @@ def _vector_options(
     for asks, output in _vector_widths(network, vector, widths):
         read = max((ask.bits for ask in asks.values()), default=DEFAULT_BITS)
         cost = target.vector_cost(vector, network, read, output)
-        options.append(Option(vector.core, asks, output, energy_pj=_price(cost, target)))
+        options.append(Option(vector.core, asks, output, price=rates.of(cost, target)))
     return options
 
 
@@ -297,13 +305,8 @@ def _vector_widths(
     return found
 
 
-def _price(cost: Cost, target: Target) -> float:
-    """Return energy with leakage over the cost's own latency: the upper bound (mW ns = pJ)."""
-    return energy_pj(cost, target) + target.leakage_mw() * cost.latency_ns
-
-
 def _edges(
-    network: Network, target: Target, options: Mapping[str, tuple[Option, ...]]
+    network: Network, target: Target, rates: Rates, options: Mapping[str, tuple[Option, ...]]
 ) -> tuple[Edge, ...]:
     edges = []
     for name, producer, consumer in network.edges():
@@ -313,7 +316,7 @@ def _edges(
         sources = dict.fromkeys((o.core, o.output) for o in options[producer])
         readers = dict.fromkeys((o.core, o.asks[name]) for o in options[consumer])
         price = {
-            ((core, stored), (reader, ask.bits)): _price(
+            ((core, stored), (reader, ask.bits)): rates.of(
                 target.edge_cost(value, stored, core, reader, ask.bits), target
             )
             for core, stored in sources

@@ -315,7 +315,9 @@ def _numbers(
         return tuple(int(number) for number in (text or "").replace(",", "|").split("|"))
     except ValueError:
         raise UsageError(
-            f"`{whole or text}` is not a list of numbers", place=option, remedy=f"{option} {example}"
+            f"`{whole or text}` is not a list of numbers",
+            place=option,
+            remedy=f"{option} {example}",
         ) from None
 
 

@@ -133,6 +133,9 @@ class HasArrays(Protocol):
     def arrays_held(self, layer: Layer, choice: Choice) -> Mapping[str, int]:
         """Return the arrays by size that the weights fill for good if they share none."""
 
+    def held_um2(self, layer: Layer, choice: Choice) -> float:
+        """Return the area of the arrays that a layer holds, with what stands around them."""
+
     @property
     def errors(self) -> NonIdealities:
         """What is wrong with the core's devices; it enters where devices are sampled."""

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from enos_compiler.cores.arithmetic import accumulators
 from enos_compiler.cores.base import CoreCost, Homes
 from enos_compiler.cores.crossbar_data import placement_data
-from enos_compiler.cores.crossbar_prices import area_um2, array_actions, price_list
+from enos_compiler.cores.crossbar_prices import area_um2, array_actions, array_um2, price_list
 from enos_compiler.cores.crossbar_spec import CrossbarCoreSpec, SizeSpec
 from enos_compiler.cores.crossbar_work import crossbar_work
 from enos_compiler.cores.layerwork import layer_widths, operator_refusal, requantisation
@@ -208,6 +208,17 @@ class CrossbarCore:
             least = min(converters.energy_pj) if converters.energy_pj is not None else 1
             asked = max(least, self.spec.lossless_bits(min(shape.taps, at_once)))
         return self.spec.array(size, asked)
+
+    def held_um2(self, layer: Layer, choice: Choice) -> float:
+        """Return the area of a layer's arrays, copies included, with what stands around them.
+
+        Arrays that are reloaded are shared by all that reload: what one round fills is counted.
+        """
+        size = self._size(choice)
+        arrays = self._needed(layer, choice)
+        if size.swap is not None and _reloads(choice):
+            arrays = min(arrays, size.swap.value)
+        return arrays * array_um2(self.spec, size, self.chip.arithmetic)
 
     @cached_property
     def errors(self) -> NonIdealities:

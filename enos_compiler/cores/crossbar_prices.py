@@ -110,24 +110,43 @@ def column_reads(placement: LayerPlacement, reads: tuple[ReadKind, ...]) -> int:
 
 def area_um2(spec: CrossbarCoreSpec, arithmetic: ArithmeticSpec) -> float:
     """Return the area of all arrays with drivers, converters, registers and shift-adders."""
+    total = float(spec.input_buffer.area_um2.value)
+    total += float(spec.weight_memory.area_um2.value) if spec.weight_memory else 0.0
+    for size in spec.sizes:
+        arrays, around = _parts_um2(spec, size, arithmetic)
+        converted = size.count.value
+        if _shares_converters(spec):
+            converted = -(-converted // 2)
+        total += size.count.value * arrays + converted * around
+    return total
+
+
+def array_um2(spec: CrossbarCoreSpec, size: SizeSpec, arithmetic: ArithmeticSpec) -> float:
+    """Return the area of one array with its drivers and its share of converters and adders."""
+    array, around = _parts_um2(spec, size, arithmetic)
+    return array + (around / 2 if _shares_converters(spec) else around)
+
+
+def _shares_converters(spec: CrossbarCoreSpec) -> bool:
+    """Tell whether a pair of arrays shares its converters."""
+    return spec.sums_signed and not spec.interleaved
+
+
+def _parts_um2(
+    spec: CrossbarCoreSpec, size: SizeSpec, arithmetic: ArithmeticSpec
+) -> tuple[float, float]:
+    """Return the area of one array with its drivers, and of one set of what reads its columns."""
     sums = _SUM_BITS * arithmetic.register_per_bit_um2.value
     if spec.adders is None:
         sums += _SUM_BITS * arithmetic.add_per_bit_um2.value
     else:
         sums += spec.adders.area_um2.value
-    total = float(spec.input_buffer.area_um2.value)
-    total += float(spec.weight_memory.area_um2.value) if spec.weight_memory else 0.0
-    for size in spec.sizes:
-        rows, columns = size.rows.value, size.columns.value
-        converted = size.count.value
-        if spec.sums_signed and not spec.interleaved:
-            converted = -(-converted // 2)  # a pair of arrays shares its converters
-        adcs = -(-columns // spec.converters.columns_per_adc.value)
-        line = spec.input_bits.value * arithmetic.register_per_bit_um2.value
-        line += spec.drivers.area_um2.value
-        around = adcs * (spec.converters.area_um2.value + sums)
-        around += columns * (spec.samplers.area_um2.value if spec.samplers else 0.0)
-        around += multiplier_um2(_SUM_BITS, 8, arithmetic)
-        cells = rows * columns * spec.cells.area_um2.value * (2 if spec.interleaved else 1)
-        total += size.count.value * (cells + rows * line) + converted * around
-    return total
+    rows, columns = size.rows.value, size.columns.value
+    adcs = -(-columns // spec.converters.columns_per_adc.value)
+    line = spec.input_bits.value * arithmetic.register_per_bit_um2.value
+    line += spec.drivers.area_um2.value
+    around = adcs * (spec.converters.area_um2.value + sums)
+    around += columns * (spec.samplers.area_um2.value if spec.samplers else 0.0)
+    around += multiplier_um2(_SUM_BITS, 8, arithmetic)
+    cells = rows * columns * spec.cells.area_um2.value * (2 if spec.interleaved else 1)
+    return cells + rows * line, around

@@ -100,7 +100,10 @@ def _least_squares(rows: Tensor, bits: int, limit: float | None) -> tuple[Tensor
     tried = _candidates(bits).to(rows.dtype).to(rows.device)
     together = max(1, _CHUNK_ELEMENTS // max(1, rows.numel()))
     groups = tried.split(together)
-    room = (rows.new_empty(len(groups[0]), *rows.shape), rows.new_empty(len(groups[0]), *rows.shape))
+    room = (
+        rows.new_empty(len(groups[0]), *rows.shape),
+        rows.new_empty(len(groups[0]), *rows.shape),
+    )
     norms = rows.abs().sum(1)
     errors = [_errors(rows, norms, octave, group, top, limit, room) for group in groups]
     best = torch.cat(errors).argmin(0)

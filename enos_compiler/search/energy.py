@@ -45,7 +45,7 @@ class ExpectedEnergy:
         for node in self.network.vectors.values():
             total = total + _vector(self.problem.options[node.name], drawing, node.output)
         for edge in self.problem.edges:
-            if any(edge.price_pj.values()):
+            if any(edge.price.values()):
                 total = total + self._edge(edge, drawing)
         return total
 
@@ -53,9 +53,9 @@ class ExpectedEnergy:
         sources = self._source_ends(edge, drawing)
         reader = self.network.node(edge.consumer)
         if not isinstance(reader, Layer) and drawing.rules[reader.name] != "same":
-            cores = {core for _, (core, _) in edge.price_pj}
+            cores = {core for _, (core, _) in edge.price}
             pairs = [
-                (share, edge.price_pj.get(((core, b), (other, b)), 0.0))
+                (share, edge.price.get(((core, b), (other, b)), 0.0))
                 for (core, b), share in sources.items()
                 for other in cores
             ]
@@ -64,7 +64,7 @@ class ExpectedEnergy:
         for (core, stored), share in sources.items():
             for (other, asked), reads in self._reader_ends(edge, drawing).items():
                 ends = ((core, stored), (other, min(asked, stored)))
-                price = edge.price_pj.get(ends, 0.0)
+                price = edge.price.get(ends, 0.0)
                 if price:
                     total = total + share * reads * price
         return total
@@ -74,7 +74,7 @@ class ExpectedEnergy:
             space = drawing.spaces[edge.producer]
             drawn = drawing.probabilities[edge.producer]
             return _ends([(core, bits.output) for core, _, bits, _ in space.classes], drawn)
-        core = next(core for (core, _), _ in edge.price_pj)
+        core = next(core for (core, _), _ in edge.price)
         return {(core, b): torch.as_tensor(s) for b, s in drawing.stored(edge.value).items()}
 
     def _reader_ends(self, edge: Edge, drawing: Drawing) -> Ends:
@@ -127,7 +127,7 @@ def _vector(options: tuple[Option, ...], drawing: Drawing, output: str) -> Tenso
     shares = drawing.stored(output)
     total = torch.tensor(0.0)
     for bits in sorted({option.output for option in options}):
-        prices = [option.energy_pj for option in options if option.output == bits]
+        prices = [option.price for option in options if option.output == bits]
         total = total + shares.get(bits, 0.0) * sum(prices) / len(prices)
     return total
 

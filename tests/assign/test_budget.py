@@ -53,7 +53,7 @@ def test_message_in_full() -> None:
         Budget.parse("half")
     assert str(caught.value) == (
         "budget: `half` is not a budget; known forms: 0.6 (of the baseline), floor+0.5, 12.5uJ, "
-        "unlimited, baseline"
+        "unlimited, baseline, edp:0.6, edap:floor+0.5"
     )
 
 
@@ -62,10 +62,10 @@ def test_floor_share_lies_between_floor_and_baseline(
     share: float, floor: float, above: float
 ) -> None:
     baseline = floor + above
-    allowed = Budget.parse(f"floor+{share}").allowed_pj(floor, baseline)
+    allowed = Budget.parse(f"floor+{share}").allowed(floor, baseline)
     assert floor <= allowed <= baseline * (1 + 1e-12)
-    assert Budget.parse("floor").allowed_pj(floor, baseline) == floor
+    assert Budget.parse("floor").allowed(floor, baseline) == floor
 
 
 def test_a_floor_above_the_baseline_is_the_budget() -> None:
-    assert Budget.parse("floor+0.5").allowed_pj(10.0, 4.0) == 10.0
+    assert Budget.parse("floor+0.5").allowed(10.0, 4.0) == 10.0
