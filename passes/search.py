@@ -52,6 +52,8 @@ class Search(Pass):
     """Sequential: layers by energy share, forward or random."""
     front: Annotated[int, Field(ge=0)] = 0
     """Budgets between the floor and all-MAC whose networks are measured; 0 for none."""
+    prior: Annotated[float, Field(ge=0)] = 0.0
+    """What a noise-to-signal of one at the outputs takes from a log-probability at the start."""
     samples: Annotated[int, Field(ge=1)] = 8
     """Variational: assignments drawn from the posterior and measured."""
     bf16: bool = False
@@ -84,6 +86,7 @@ class Search(Pass):
             front=self.front,
             samples=self.samples,
             bf16=self.bf16,
+            prior=self.prior,
         )
         scored, section = search(network, data, context.target, settings)
         return scored.with_section(self.name, section)

@@ -85,7 +85,9 @@ def _parser() -> argparse.ArgumentParser:
         help="single, bilevel, sequential, variational (these train), sensitivity or none",
     )
     choosing.add_argument(
-        "--budget", help="energy: 0.6 of all-MAC, floor+0.5, or absolute like 12.5uJ"
+        "--budget",
+        help="energy: 0.6 of all-MAC, floor+0.5, or 12.5uJ; of latency, area, memory, edp or edap as "
+        "edap:0.6",
     )
     choosing.add_argument(
         "--bits",

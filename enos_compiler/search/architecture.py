@@ -97,6 +97,8 @@ class Architecture(nn.Module):
             tie = next((k for k in keys if k == _tie_name(layer)), None)
             self.spaces[layer.name] = self._space(layer, tie, tied[tie] if tie else ())
             self.free.append(nn.Parameter(torch.zeros(len(self.spaces[layer.name].classes))))
+        self._beside: dict[str, tuple[float, ...]] = {}
+        """By layer, what each choice's options add to the score of its class."""
         self.ranks = {name: _ranks(space) for name, space in self.spaces.items()}
         self.relaxed = Drawing(self, {})
         """Probabilities as the logits say."""
@@ -118,6 +120,10 @@ class Architecture(nn.Module):
                     key = class_of(choice)
                     least[key] = min(found, least.get(key, found))
                 logits.copy_(torch.tensor([-strength * least[one] for one in space.classes]))
+                self._beside[name] = tuple(
+                    strength * (found - least[class_of(choice)])
+                    for choice, found in zip(space.layer.choices, distortions[name], strict=True)
+                )
         self.draw()
 
     def draw(self) -> None:
@@ -153,16 +159,21 @@ class Architecture(nn.Module):
         return {name: MixtureForm(self, space) for name, space in self.spaces.items()}
 
     def scores(self, layer: Layer) -> tuple[float, ...]:
-        """Return -log probability of each choice's arithmetic, summed over cores and options."""
+        """Return -log probability of each choice's arithmetic, summed over cores and options.
+
+        Where distortions were expected, what the core's own options add to their class's least
+        counts on top: a crossbar's size changes its noise, which no mixture of weights shows.
+        """
         space = self.spaces[layer.name]
         by_arithmetic: dict[tuple[str, Bits, int], float] = {}
         shares = self.relaxed.probabilities[layer.name].detach().double().tolist()
         for one, share in zip(space.classes, shares, strict=True):
             by_arithmetic[one.arithmetic] = by_arithmetic.get(one.arithmetic, 0.0) + share
         tiny = torch.finfo(torch.float32).tiny
+        beside = self._beside.get(layer.name, (0.0,) * len(layer.choices))
         return tuple(
-            -float(torch.tensor(max(by_arithmetic[class_of(c).arithmetic], tiny)).log())
-            for c in layer.choices
+            more - float(torch.tensor(max(by_arithmetic[class_of(c).arithmetic], tiny)).log())
+            for c, more in zip(layer.choices, beside, strict=True)
         )
 
     def _space(

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The budget in the loss: an augmented Lagrangian of the expected cost.
 
-With the excess g = (E - budget) / (baseline - floor), it adds
+With the excess g = (E - budget) / (baseline - floor), in logarithms where it is a product of
+figures, it adds
 rho/2 max(0, g + lambda/rho)^2 - lambda^2/(2 rho), and lambda follows max(0, lambda + rate g) after
 each step. Architecture parameters rest over the first part of the steps, because untrained weights
 would favour operators that need no training.
@@ -15,7 +16,7 @@ from math import inf, log
 import torch
 from torch import Tensor
 
-from enos_compiler.search.architecture import Architecture
+from enos_compiler.search.architecture import Architecture, Drawing
 from enos_compiler.search.energy import ExpectedEnergy
 from enos_compiler.search.train import Objective
 
@@ -28,6 +29,20 @@ SHOWN_SHARE = 0.005
 
 
 @dataclass(frozen=True, slots=True)
+class Held:
+    """A figure or a product of figures that is held to a budget, in logarithms.
+
+    The product of expected figures stands for the expected product: between independent layers they
+    differ by covariances alone, and the assignment holds the product itself.
+    """
+
+    figures: tuple[ExpectedEnergy, ...]
+    log_budget: float
+    log_span: float
+    """From the cheapest network to the baseline."""
+
+
+@dataclass(frozen=True, slots=True)
 class Limit:
     """What the expected energy is held to."""
 
@@ -36,6 +51,17 @@ class Limit:
     """Infinite for none."""
     span_pj: float
     """From the cheapest network to the baseline: the unit of an excess."""
+    held: Held | None = None
+    """What is bound instead of the energy."""
+
+    def excess(self, drawing: Drawing) -> Tensor | None:
+        """Return how far the expected cost is above the budget, in spans; None without one."""
+        if self.held is not None:
+            logarithms = [figure(drawing).log() for figure in self.held.figures]
+            return (torch.stack(logarithms).sum() - self.held.log_budget) / self.held.log_span
+        if self.budget_pj == inf:
+            return None
+        return (self.energy(drawing) - self.budget_pj) / self.span_pj
 
 
 class BudgetObjective(Objective):
@@ -79,10 +105,9 @@ class BudgetObjective(Objective):
     def penalty(self) -> Tensor | None:
         """Return the augmented Lagrangian of the budget."""
         self._excess = None
-        if self.resting or self.limit.budget_pj == inf:
+        excess = None if self.resting else self.limit.excess(self.architecture.relaxed)
+        if excess is None:
             return None
-        expected = self.limit.energy(self.architecture.relaxed)
-        excess = (expected - self.limit.budget_pj) / self.limit.span_pj
         self._excess = float(excess.detach())
         multiplier = self.state["lambda"]
         active = torch.clamp(excess + multiplier / RHO, min=0.0)

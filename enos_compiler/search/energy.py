@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from enos_compiler.assign.figures import Rates
 from enos_compiler.assign.problem import Edge, Option, Problem, build_problem
-from enos_compiler.cores.accounting import energy_pj, pays_for_weights
+from enos_compiler.cores.accounting import pays_for_weights
 from enos_compiler.ir.network import Layer, Network
 from enos_compiler.search.architecture import ChoiceClass, Drawing, class_of
 from enos_compiler.semantics.widths import layer_asks
@@ -90,13 +91,25 @@ class ExpectedEnergy:
         return {(reader.core, b): torch.as_tensor(share) for b, share in shares.items()}
 
 
-def expected_energy(network: Network, target: Target) -> ExpectedEnergy:
-    """Return the prices of a network with choices attached."""
-    problem = build_problem(unscored(network), target)
+def expected_energy(
+    network: Network, target: Target, rates: Rates | None = None, chosen_by: Rates | None = None
+) -> ExpectedEnergy:
+    """Return the prices of a network with choices attached.
+
+    Args:
+        network: with choices.
+        target: what prices them.
+        rates: what is expected instead of the energy.
+        chosen_by: by which rates the cheapest choice stands for its class; those of the price by
+            default.
+    """
+    rates = rates or Rates()
+    problem = build_problem(unscored(network), target, rates)
     prices = {}
     for name, layer in network.layers.items():
-        cheapest = _cheapest(network, layer, target)
-        prices[name] = torch.tensor(list(cheapest.values()), dtype=torch.float32)
+        cheapest = _cheapest(network, layer, target, chosen_by or rates)
+        found = [_price(network, layer, row, target, rates) for row in cheapest.values()]
+        prices[name] = torch.tensor(found, dtype=torch.float32)
     return ExpectedEnergy(network, problem, prices)
 
 
@@ -109,17 +122,24 @@ def unscored(network: Network) -> Network:
     return network.with_layers(layers)
 
 
-def _cheapest(network: Network, layer: Layer, target: Target) -> dict[ChoiceClass, float]:
-    """Return the least energy of each class in the order of the architecture's classes."""
-    found: dict[ChoiceClass, float] = {}
-    pays = pays_for_weights(network, layer)
-    for choice, cost, setup in zip(layer.choices, layer.costs, layer.programming, strict=True):
-        energy = energy_pj(cost, target) + target.leakage_mw() * cost.latency_ns
-        if pays:
-            energy += energy_pj(setup, target) / target.inferences_per_programming
+def _cheapest(
+    network: Network, layer: Layer, target: Target, rates: Rates
+) -> dict[ChoiceClass, int]:
+    """Return the row of the cheapest choice of each class, in the order of the classes."""
+    found: dict[ChoiceClass, tuple[float, int]] = {}
+    for row, choice in enumerate(layer.choices):
+        priced = (_price(network, layer, row, target, rates), row)
         key = class_of(choice)
-        found[key] = min(energy, found.get(key, energy))
-    return found
+        found[key] = min(priced, found.get(key, priced))
+    return {key: row for key, (_, row) in found.items()}
+
+
+def _price(network: Network, layer: Layer, row: int, target: Target, rates: Rates) -> float:
+    """Return the price of a choice with its share of what weights cost."""
+    price = rates.of(layer.costs[row], target)
+    if pays_for_weights(network, layer):
+        price += rates.of_weights(layer, layer.choices[row], layer.programming[row], target)
+    return price
 
 
 def _vector(options: tuple[Option, ...], drawing: Drawing, output: str) -> Tensor:

@@ -8,9 +8,9 @@ supernet, the budget and the data; how they draw and train stands in `methods`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from math import inf
+from math import inf, log
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,11 +18,14 @@ import torch
 
 from enos_compiler.assign.assignment import solve_assignment
 from enos_compiler.assign.budget import Budget
+from enos_compiler.assign.figures import Rates, figures_of
+from enos_compiler.assign.measures import factors
 from enos_compiler.assign.sensitivity import score_layers
+from enos_compiler.assign.solver import Solver
 from enos_compiler.errors import FrontendError
 from enos_compiler.ir.network import Network
 from enos_compiler.search.architecture import Architecture, SearchedWidths
-from enos_compiler.search.budget import Limit
+from enos_compiler.search.budget import Held, Limit
 from enos_compiler.search.checkpoint import fingerprint
 from enos_compiler.search.energy import expected_energy, unscored
 from enos_compiler.search.evaluate import Accuracy, evaluate, fixed_batch, module_predictor
@@ -215,7 +218,22 @@ def _limit(network: Network, target: Target, budget: Budget) -> Limit:
     floor_pj = float(found.get("floor_pj", 0.0))
     allowed_pj = inf if found["budget_pj"] is None else float(found["budget_pj"])
     span_pj = max(baseline_pj - floor_pj, 0.01 * baseline_pj)
-    return Limit(expected_energy(network, target), allowed_pj, span_pj)
+    held = _held(network, target, budget.measure, found["measure"]) if "measure" in found else None
+    return Limit(expected_energy(network, target), allowed_pj, span_pj, held)
+
+
+def _held(network: Network, target: Target, measure: str, bounds: Mapping[str, Any]) -> Held | None:
+    """Return the figures of a measure other than energy, and the bound on their product."""
+    if bounds["allowed"] is None:
+        return None
+    solver = Solver(unscored(network), target, measure, SOLVE_S)
+    chosen_by = figures_of(solver.least(), target).tangent(measure)
+    figures = tuple(
+        expected_energy(network, target, Rates(**({"energy": 0.0} | {factor: 1.0})), chosen_by)
+        for factor in factors(measure)
+    )
+    span = max(log(bounds["baseline"] / bounds["floor"]), 0.01)
+    return Held(figures, log(bounds["allowed"]), span)
 
 
 def _phase(
