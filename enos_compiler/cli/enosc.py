@@ -86,8 +86,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     choosing.add_argument(
         "--budget",
-        help="energy: 0.6 of all-MAC, floor+0.5, or 12.5uJ; of latency, area, memory, edp or edap as "
-        "edap:0.6",
+        help="energy: 0.6 of all-MAC, floor+0.5, or 12.5uJ; edap:0.6 binds EDAP instead, and so do "
+        "latency, area, memory and edp",
     )
     choosing.add_argument(
         "--bits",
