@@ -38,13 +38,14 @@ from enos_compiler.crossbar.events import layer_cost
 from enos_compiler.crossbar.nonideal import NonIdealities
 from enos_compiler.crossbar.operators import ReadKind, read_kinds
 from enos_compiler.crossbar.packing import held_arrays
-from enos_compiler.crossbar.placement import LayerPlacement, place_layer
+from enos_compiler.crossbar.placement import LayerPlacement, Turns, place_layer, turns
 from enos_compiler.crossbar.spec import CrossbarSpec
 from enos_compiler.errors import RefusalError
 from enos_compiler.ir.choice import Bits, Choice, Refusal
 from enos_compiler.ir.cost import Action, Cost
 from enos_compiler.ir.network import Layer
 from enos_compiler.ir.shape import LayerShape
+from enos_compiler.semantics.widths import SUM_BITS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -162,6 +163,7 @@ class CrossbarCore:
     def _too_large(self, layer: Layer, choice: Choice) -> str | None:
         try:
             needed = self._needed(layer, choice)
+            self._turns(self.placement(layer.shape, choice), choice)
         except RefusalError as error:
             return error.message
         size = self._size(choice)
@@ -261,30 +263,34 @@ class CrossbarCore:
         operator = next(o for o in self.spec.operators if o == choice.operator)
         return read_kinds(operator, choice.bits.input, zero_point=ZERO_POINT in choice.options)
 
-    def _rounds(self, placement: LayerPlacement, choice: Choice) -> int:
+    def _turns(self, placement: LayerPlacement, choice: Choice) -> Turns:
         """Return the turns in which a layer's arrays are filled and read."""
         swap = self._size(choice).swap
-        return -(-placement.arrays // swap.value) if swap and _reloads(choice) else 1
+        return turns(placement, swap.value) if swap and _reloads(choice) else Turns(1, 0)
 
     # What it costs
 
     def cost(self, layer: Layer, choice: Choice, homes: Homes) -> CoreCost:
         """Return integer events, cycles, programming and the placement.
 
-        Weights that are reloaded are written in every inference, before they are read.
+        Weights that are reloaded are written in every inference, before they are read. Each turn
+        that they take reads the inputs again; sums that it leaves to the next rest in the output's
+        home.
         """
         shape, reads = layer.shape, self._reads(choice)
         placement = self.placement(shape, choice)
-        rounds, copies = self._rounds(placement, choice), copies_of(choice)
+        taken, copies = self._turns(placement, choice), copies_of(choice)
         found = layer_cost(
             placement,
             choice.bits.input,
             zero_point=ZERO_POINT in choice.options,
             copies=copies,
-            rounds=rounds,
+            rounds=taken.count,
         )
-        fetched, events = self._inputs(shape, choice)
+        fetched, events = self._inputs(shape, choice, taken.count)
         port = events[self.input_buffer.read] + events[self.input_buffer.write]
+        kept = self._unfinished(taken.unfinished * placement.positions, homes)
+        events.update(kept.events)
         _, sum_bits = accumulators(choice.operator, choice.bits, shape.taps)
         events.update(
             array_actions(
@@ -302,7 +308,7 @@ class CrossbarCore:
             homes,
             self.chip,
             fetched=fetched,
-            compute_cycles=max(ceil(found.cycles * slot), port),
+            compute_cycles=max(ceil(found.cycles * slot), port) + kept.cycles,
             reloaded_bits=bits,
             writing_cycles=before.cycles,
         )
@@ -317,7 +323,7 @@ class CrossbarCore:
             area_um2=self.area_um2(),
         )
         detail = placement_data(
-            placement, reads, copies=copies, rounds=rounds, resident=not _reloads(choice)
+            placement, reads, copies=copies, rounds=taken.count, resident=not _reloads(choice)
         )
         return CoreCost(inference, programming, {**detail, "work": work.as_detail()})
 
@@ -345,7 +351,14 @@ class CrossbarCore:
             return read, self._with_weights(placement, kept), 0
         return self._with_weights(placement, writing), Cost(), _weight_bits(placement)
 
-    def _inputs(self, shape: LayerShape, choice: Choice) -> tuple[int, Counter[Action]]:
+    def _unfinished(self, sums: int, homes: Homes) -> Traffic:
+        """Return the traffic of sums that are written when a turn ends and read in the next."""
+        traffic = Traffic(self.chip)
+        traffic.write(homes.output.memory, sums, SUM_BITS)
+        traffic.read(homes.output.memory, sums, SUM_BITS)
+        return traffic
+
+    def _inputs(self, shape: LayerShape, choice: Choice, times: int) -> tuple[int, Counter[Action]]:
         """Return the elements that come from their home, and the events on to the row registers.
 
         The window of kernel rows slides in the input buffer where it fits, and each input comes
@@ -358,10 +371,10 @@ class CrossbarCore:
         window = channels * ((shape.r - 1) * shape.dilation[0] + 1) * width
         whole = inputs_by_tiles(shape, PositionTile(shape.n, shape.p, shape.q))
         by_rows = inputs_by_tiles(shape, PositionTile(1, 1, shape.q))
-        fetched = channels * (whole if self.input_buffer.holds(window, bits) else by_rows)
+        fetched = times * channels * (whole if self.input_buffer.holds(window, bits) else by_rows)
         events: Counter[Action] = Counter()
         events[self.input_buffer.write] += self.input_buffer.words(fetched, bits)
-        events[self.input_buffer.read] += self.input_buffer.words(channels * by_rows, bits)
+        events[self.input_buffer.read] += self.input_buffer.words(times * channels * by_rows, bits)
         return fetched, events
 
     def _writing(self, written: int) -> Cost:

@@ -39,7 +39,9 @@ def price_list(
         elif cells.read_fj is not None:
             figure = (rows * cells.read_fj.value * 1e-3, str(cells.read_fj.source))
             table[f"{name}.array/{read_action(size)}"] = figure
-    for bits in range(1, converters.most_bits + 1):
+    least = min(converters.energy_pj) if converters.energy_pj is not None else 1
+    asked = {bits.value for bits in converters.resolutions or ()}
+    for bits in sorted({*range(least, converters.most_bits + 1), *asked}):
         table[f"{name}.adc/convert_{bits}b"] = converters.energy(bits)
     for action, quantity in (
         ("row_driver/drive", spec.drivers.drive_pj),

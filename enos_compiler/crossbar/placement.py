@@ -122,6 +122,44 @@ class LayerPlacement:
         return self.shape.n * self.shape.p * self.shape.q
 
 
+@dataclass(frozen=True, slots=True)
+class Turns:
+    """How a layer that is written anew passes through arrays that are fewer than its own."""
+
+    count: int
+    unfinished: int
+    """Sums per output position that one turn leaves to the next, over all turns."""
+
+
+def turns(placement: LayerPlacement, arrays: int) -> Turns:
+    """Fill `arrays` arrays again and again until all tiles of a layer had their turn.
+
+    The row blocks of one column block follow each other, so that most sums end in the turn in which
+    they begin. The arrays of a pair are filled together.
+
+    Raises:
+        RefusalError: the arrays do not hold a pair.
+    """
+    planes = max(matrix.tile_planes for matrix in placement.matrices)
+    slots = arrays // planes
+    if not slots:
+        raise RefusalError(
+            f"{arrays} array is kept for reloaded weights, a pair of cells lies in {planes}",
+            place=str(placement.shape),
+            remedy="more `swap` arrays",
+        )
+    placed = unfinished = 0
+    row_blocks = -(-placement.shape.taps // placement.spec.rows)
+    for matrix in placement.matrices:
+        columns = len(matrix.tiles) // (row_blocks * placement.shape.g) or len(matrix.tiles)
+        for block in range(len(matrix.tiles) // row_blocks):
+            sums = -(-matrix.tiles[block % columns].data_columns // matrix.form.slices)
+            last = placed + row_blocks - 1
+            unfinished += (last // slots - placed // slots) * sums
+            placed = last + 1
+    return Turns(-(-placed // slots), unfinished)
+
+
 def place_layer(
     spec: CrossbarSpec, shape: LayerShape, operator: CrossbarOperator, weight_bits: int
 ) -> LayerPlacement:

@@ -239,6 +239,29 @@ def test_a_layer_larger_than_all_crossbars_takes_turns_or_is_refused() -> None:
     ]
 
 
+def test_every_turn_reads_the_inputs_again_and_leaves_sums_in_the_outputs_home() -> None:
+    """4 x 2 tiles pass through 3 arrays: in 3 turns, each column block's 16 sums split once."""
+    few = variant(("swap: {value: 16,", "swap: {value: 3,"))
+    many = variant(("swap: {value: 16,", "swap: {value: 8,"))
+    subject = layer(LayerShape(m=32, c=1024, n=2))
+    split, whole = (
+        core_of(target).cost(
+            subject, offer(target, subject, "mac", ALL_EIGHT, rows=256, reload=1), IN_BUFFER
+        )
+        for target in (few, many)
+    )
+    assert (split.detail["rounds"], whole.detail["rounds"]) == (3, 1)
+    inputs, sums, outputs = 2 * 1024 // 8, 2 * 32 * 4 // 8, 2 * 32 // 8  # words of 8 bytes
+    read, written = "buffer.array/read_64b", "buffer.array/write_64b"
+    assert whole.inference.events[read] == inputs
+    assert whole.inference.events[written] == outputs
+    assert split.inference.events[read] == 3 * inputs + sums
+    assert split.inference.events[written] == outputs + sums
+    port = "xbar.input_buffer/read_64b"
+    assert split.inference.events[port] == 3 * whole.inference.events[port]
+    assert split.inference.events["xbar.cell/program"] == 1024 * 32 * 8
+
+
 def test_widths_that_the_arrays_do_not_take_are_refused_and_their_widest_offered() -> None:
     ternary = variant(
         ('weight_bits: {value: 8, source: "design choice"}', "weight_bits: {value: 2, source: x}"),

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from enos_compiler.crossbar.operators import CrossbarOperator
 from enos_compiler.crossbar.packing import TileRequest, halvings, held_arrays, pack
-from enos_compiler.crossbar.placement import place_layer
+from enos_compiler.crossbar.placement import place_layer, turns
 from enos_compiler.crossbar.spec import CellSpec, CrossbarSpec, Encoding
 from enos_compiler.errors import InfeasibleError, RefusalError, SpecError
 from enos_compiler.ir.shape import LayerShape
@@ -86,12 +87,50 @@ def test_multiplication_free_layers_hold_two_matrices() -> None:
     assert [m.arrays for m in place.matrices] == [1, 2]
 
 
+@FAST
+@given(
+    taps=st.integers(1, 60),
+    outputs=st.integers(1, 20),
+    groups=st.integers(1, 3),
+    arrays=st.integers(2, 9),
+    pair=st.booleans(),
+    operator=st.sampled_from(["mac", "mf"]),
+)
+def test_turns_are_those_of_tiles_placed_one_by_one(
+    taps: int, outputs: int, groups: int, arrays: int, pair: bool, operator: CrossbarOperator
+) -> None:
+    """A sum that is begun in one turn and goes on in the next is left over once."""
+    spec = CrossbarSpec(rows=16, columns=16, encoding="differential" if pair else "offset")
+    place = place_layer(spec, LayerShape(g=groups, c=taps, m=outputs), operator, 3)
+    found = turns(place, arrays)
+    slot = left_over = 0
+    slots = arrays // (2 if pair else 1)
+    for matrix in place.matrices:
+        slices = matrix.form.slices
+        if taps <= 16 and outputs * slices <= 16:
+            slot += len(matrix.tiles)
+            continue
+        for _ in range(groups):
+            for first in range(0, outputs * slices, 16):
+                sums = ceil(min(16, outputs * slices - first) / slices)
+                before = None
+                for _ in range(0, taps, 16):
+                    turn = slot // slots
+                    left_over += sums if before is not None and before != turn else 0
+                    before, slot = turn, slot + 1
+    assert found.count == ceil(slot / slots)
+    assert found.unfinished == left_over
+
+
 def test_what_cannot_lie_in_a_crossbar_is_refused() -> None:
     spec = CrossbarSpec(rows=64, columns=4, encoding="unit_column")
     with pytest.raises(RefusalError, match="4 columns leave none beside a unit column of 8"):
         place_layer(spec, LayerShape(c=4), "mac", 8)
     with pytest.raises(SpecError, match="signed weights of 1 bits have no magnitude"):
         place_layer(spec, LayerShape(c=4), "mac", 1)
+    pairs = place_layer(CrossbarSpec(rows=64, columns=64), LayerShape(c=4), "mac", 8)
+    with pytest.raises(RefusalError, match="1 array is kept for reloaded weights, a pair of"):
+        turns(pairs, 1)
     with pytest.raises(RefusalError, match="both operands are activations"):
         place_layer(spec, LayerShape(c=4, activation_product=True), "mac", 8)
 
