@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from enos_compiler.simulate.replay import Replay, replay
 PARTS = ("layers_pj", "edges_pj", "vector_pj", "host_pj", "programming_pj", "leakage_pj")
 
 
-def _priced(report: dict[str, Any], done: Replay) -> dict[str, float]:
+def _priced(report: Mapping[str, Any], done: Replay) -> dict[str, float]:
     """Return the energies of what the replay counted, pJ: each layer's, then by kind."""
     prices = report["sections"]["pricing"]["prices"]
     energies: Counter[str] = Counter()
@@ -33,7 +34,7 @@ def _priced(report: dict[str, Any], done: Replay) -> dict[str, float]:
     return {name: energy for name, energy in energies.items() if energy}
 
 
-def _spent(report: dict[str, Any]) -> dict[str, float]:
+def _spent(report: Mapping[str, Any]) -> dict[str, float]:
     """Return the same energies as the report states them."""
     totals = report["totals"]
     stated = {f"layer {row['name']}": row["energy_pj"] for row in report["layers"]}

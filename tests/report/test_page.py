@@ -174,6 +174,21 @@ def test_slots_of_the_schedule_are_drawn_where_they_are(page: Browser, tmp_path:
     assert page.evaluate("document.querySelector('.gantt svg').textContent") != before
 
 
+def test_a_stream_is_told_beside_the_schedule(page: Browser, tmp_path: Path) -> None:
+    report = small_report()
+    asked = "document.querySelector('#schedule').textContent"
+    _open(page, tmp_path, report)
+    assert "stream" not in page.evaluate(asked)
+    report["sections"]["schedule"]["frames"] = {
+        "frames": 1000,
+        "interval_ns": 1250.0,
+        "limit": "<xbar>",
+    }
+    _open(page, tmp_path, report)
+    told = page.evaluate(asked).replace("\u2009", " ")
+    assert "In a stream of 1,000 frames one follows every 1.25 µs; <xbar> allows no less." in told
+
+
 def test_hostile_names_are_text(page: Browser, tmp_path: Path) -> None:
     report = small_report()
     old = report["layers"][0]["name"]

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A real headless Chromium, driven by the DevTools protocol over a pipe: no package is needed.
+"""A real headless Chromium, driven by the DevTools protocol over a pipe.
+
+The one that `ENOS_CHROMIUM` or the path names, else the one inside PySide6's wheels, which the
+tests' packages bring.
 
 Source: `--remote-debugging-pipe` reads commands on file descriptor 3 and writes answers and events
 on 4, JSON documents that end in a zero byte (Chromium, seen).
@@ -14,6 +17,7 @@ import os
 import select
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -33,8 +37,18 @@ _FLAGS = (
     "--no-first-run",
     "--remote-debugging-pipe",
 )
+_QT = Path(__file__).with_name("qt_browser.py")
 _PATIENCE_S = 60.0
 _SETTLED = "new Promise(r => requestAnimationFrame(() => requestAnimationFrame(() => r(1))))"
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A browser as a command."""
+
+    command: tuple[str, ...]
+    has_targets: bool
+    """Whether it opens pages on demand; else it has one, and no sessions."""
 
 
 def find_chromium() -> str | None:
@@ -43,12 +57,18 @@ def find_chromium() -> str | None:
     return named or next((found for name in NAMES if (found := shutil.which(name))), None)
 
 
-def chromium_or_skip() -> str:
+def chromium_or_skip() -> Program:
     """Return the browser; a test without one is skipped, and says so."""
-    found = find_chromium()
-    if found is None:
-        pytest.skip(f"no Chromium on the path ({', '.join(NAMES)}); ENOS_CHROMIUM names one")
-    return found
+    if found := find_chromium():
+        return Program((found, *_FLAGS), has_targets=True)
+    # in a process of its own: PySide6 changes how modules are imported
+    asked = [sys.executable, "-c", "import PySide6.QtWebEngineWidgets, PySide6.QtWebSockets"]
+    tried = subprocess.run(asked, capture_output=True, text=True)
+    if tried.returncode:
+        why = tried.stderr.strip().rpartition("\n")[2]
+        names = ", ".join(NAMES)
+        pytest.skip(f"no Chromium on the path ({names}; ENOS_CHROMIUM names one), and {why}")
+    return Program((sys.executable, str(_QT)), has_targets=False)
 
 
 @dataclass(slots=True)
@@ -167,7 +187,7 @@ class Browser:
 
 
 @contextlib.contextmanager
-def browser(program: str) -> Iterator[Browser]:
+def browser(program: Program) -> Iterator[Browser]:
     """Yield an empty page of a fresh browser; its profile goes when it ends."""
     to_browser, own_write = os.pipe()
     own_read, from_browser = os.pipe()
@@ -179,7 +199,7 @@ def browser(program: str) -> Iterator[Browser]:
 
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         process = subprocess.Popen(
-            [program, *_FLAGS, f"--user-data-dir={profile}"],
+            [*program.command, f"--user-data-dir={profile}"],
             close_fds=False,
             preexec_fn=as_three_and_four,
             stdout=subprocess.DEVNULL,
@@ -189,9 +209,10 @@ def browser(program: str) -> Iterator[Browser]:
         os.close(from_browser)
         try:
             page = Browser(own_write, own_read)
-            target = page.call("Target.createTarget", url="about:blank")["targetId"]
-            attached = page.call("Target.attachToTarget", targetId=target, flatten=True)
-            page.session = attached["sessionId"]
+            if program.has_targets:
+                target = page.call("Target.createTarget", url="about:blank")["targetId"]
+                attached = page.call("Target.attachToTarget", targetId=target, flatten=True)
+                page.session = attached["sessionId"]
             yield page
         finally:
             process.terminate()

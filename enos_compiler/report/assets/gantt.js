@@ -199,8 +199,10 @@ function ganttSection() {
     el("button", { class: "tool", type: "button", click: fit }, "Fit"),
   ];
   const against = bound ? ` No schedule of this assignment is shorter than ${time(bound)}${bound >= 0.999 * span ? ", which is reached" : " (dashed)"}.` : "";
+  const frames = schedule.frames;
+  const stream = frames ? ` In a stream of ${whole(frames.frames)} frames one follows every ${time(frames.interval_ns)}; ${frames.limit} allows no less.` : "";
   const node = card("schedule", "Who works when",
-    `${whole(timeline.instructions)} instructions in ${time(span)}.${against} Drag to move, ctrl and wheel or + and \u2212 to zoom.`,
+    `${whole(timeline.instructions)} instructions in ${time(span)}.${against}${stream} Drag to move, ctrl and wheel or + and \u2212 to zoom.`,
     controls, frame, strip);
   onWidth(frame, (w) => { width = w; redraw(); });
   return node;
