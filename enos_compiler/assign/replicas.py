@@ -54,7 +54,8 @@ def balance(
         least_ns: what other stages take anyway; shorter ones than that are of no use.
         accepts: whether copies by stage meet what else is asked of them.
     """
-    limits = sorted({max(r.latency_ns, least_ns) for rows in stages.values() for r in rows})
+    latencies = {max(r.latency_ns, least_ns) for rows in stages.values() for r in rows}
+    limits = sorted(latencies | {least_ns})
     for limit in limits:
         able = {name: [r for r in rows if r.latency_ns <= limit] for name, rows in stages.items()}
         if not all(able.values()):
@@ -151,13 +152,13 @@ def _shared_ns(network: Network, target: Target, groups: Mapping[str, Sequence[L
 def _interval(
     stages: Mapping[str, Sequence[Replica]], copies: Mapping[str, int], shared_ns: float
 ) -> float:
-    taken = (
+    taken = [
         replica.latency_ns
         for key, rows in stages.items()
         for replica in rows
         if replica.copies == copies[key]
-    )
-    return max(shared_ns, *taken)
+    ]
+    return max([shared_ns, *taken])
 
 
 def _with(

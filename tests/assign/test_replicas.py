@@ -54,7 +54,7 @@ def test_the_interval_is_the_least_of_all_combinations(
     assert max(shared, *(r.latency_ns for r in taken)) == min(intervals)
 
 
-def _compiled(passes: str) -> enos_compiler.Compiled:
+def _compiled(passes: str, target: str = "isaac") -> enos_compiler.Compiled:
     torch.manual_seed(0)
     net = nn.Sequential(
         nn.Conv2d(3, 8, 3, padding=1),
@@ -66,7 +66,7 @@ def _compiled(passes: str) -> enos_compiler.Compiled:
     ).eval()
     images = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(1))
     # Written for each inference, cells are dear: energy asks for few copies.
-    return enos_compiler.compile(net, (images,), target="isaac", passes=passes, inferences=1)
+    return enos_compiler.compile(net, (images,), target=target, passes=passes, inferences=1)
 
 
 BEFORE = "canonicalize,calibrate,attach-choices{operators=mac weight_bits=8 activation_bits=8},"
@@ -93,3 +93,11 @@ def test_a_network_gets_copies_for_its_slowest_layers_and_keeps_its_budget() -> 
     assigned, kept = (bound.report["sections"][name] for name in ("assign", "replicate"))
     assert kept["price_pj"] <= assigned["budget_pj"]
     assert kept["interval_ns"]["after"] == kept["interval_ns"]["before"]
+
+
+def test_a_chip_without_arrays_has_nothing_to_copy() -> None:
+    found = _compiled(f"{BEFORE}assign{{budget=baseline}},replicate,{AFTER}", "digital")
+    section = found.report["sections"]["replicate"]
+    assert section["copies"] == {}
+    busy = sum(row["latency_ns"] for row in found.report["layers"])
+    assert section["interval_ns"] == {"before": busy, "after": busy}
