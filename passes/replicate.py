@@ -25,8 +25,9 @@ class Replicate(Pass):
 
     def run(self, network: Network, context: Context) -> Network:
         """Return the network with other copies of some layers' weights."""
-        budget_pj = network.sections.get("assign", {}).get("budget_pj")
-        changed, summary = replicated(network, context.target, budget_pj)
+        found = network.sections.get("assign", {})
+        budget = found.get("measure", {"name": "energy", "allowed": found.get("budget_pj")})
+        changed, summary = replicated(network, context.target, budget["name"], budget["allowed"])
         if not summary["balanced"]:
             context.say("replicate: the layers fill all arrays or the budget: copies stay")
         return changed.with_section(self.name, summary)

@@ -15,10 +15,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from enos_compiler.assign.assignment import price
+from enos_compiler.assign.figures import figures_of
 from enos_compiler.cores.accounting import itemise
 from enos_compiler.cores.base import HasArrays
-from enos_compiler.cores.crossbar import copies_of, with_copies
+from enos_compiler.cores.crossbar_options import copies_of, with_copies
 from enos_compiler.ir.choice import Choice
 from enos_compiler.ir.network import Layer, Network
 
@@ -71,7 +71,7 @@ def balance(
 
 
 def replicated(
-    network: Network, target: Target, budget_pj: float | None
+    network: Network, target: Target, measure: str = "energy", allowed: float | None = None
 ) -> tuple[Network, dict[str, Any]]:
     """Return an assigned network with copies that balance its pipeline, and a summary.
 
@@ -82,7 +82,8 @@ def replicated(
     Args:
         network: assigned.
         target: the chip.
-        budget_pj: most energy of an inference, leakage at its upper bound; None: any.
+        measure: what the budget binds, see `assign.figures`.
+        allowed: most of it; None: any.
     """
     groups = _groups(network, target)
     stages = {key: _replicas(target, layers) for key, layers in groups.items()}
@@ -94,9 +95,9 @@ def replicated(
     }
 
     def accepts(copies: Mapping[str, int]) -> bool:
-        if budget_pj is None:
+        if allowed is None:
             return True
-        return price(_with(network, groups, copies), target).energy_pj <= budget_pj
+        return figures_of(_with(network, groups, copies), target).of(measure) <= allowed
 
     before = {key: copies_of(_choice(layers[0])) for key, layers in groups.items()}
     found = balance(stages, capacities, least_ns=shared_ns, accepts=accepts)
@@ -107,7 +108,7 @@ def replicated(
             "before": _interval(stages, before, shared_ns),
             "after": _interval(stages, found or before, shared_ns),
         },
-        "price_pj": price(changed, target).energy_pj,
+        "price_pj": figures_of(changed, target).energy,
         "copies": {
             layer.name: (found or before)[key] for key, layers in groups.items() for layer in layers
         },

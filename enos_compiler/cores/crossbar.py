@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
 from functools import cached_property
 from itertools import product
 from math import ceil
@@ -27,8 +26,17 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from enos_compiler.cores.arithmetic import accumulators
 from enos_compiler.cores.base import CoreCost, Homes
 from enos_compiler.cores.crossbar_data import placement_data
+from enos_compiler.cores.crossbar_options import (
+    RELOAD,
+    STAGED,
+    ZERO_POINT,
+    copies_of,
+    copies_option,
+    reloads,
+)
 from enos_compiler.cores.crossbar_prices import area_um2, array_actions, array_um2, price_list
 from enos_compiler.cores.crossbar_spec import CrossbarCoreSpec, SizeSpec
+from enos_compiler.cores.crossbar_weights import WeightPath
 from enos_compiler.cores.crossbar_work import crossbar_work
 from enos_compiler.cores.layerwork import layer_widths, operator_refusal, requantisation
 from enos_compiler.cores.memory import Array, Chip, Traffic
@@ -50,11 +58,6 @@ from enos_compiler.semantics.widths import SUM_BITS
 if TYPE_CHECKING:
     from torch import Tensor
 
-ZERO_POINT = ("zero_point", 1)
-"""Option of ef on inputs around a zero point: their signs take two reads, one per sign."""
-STAGED = ("staged", 1)
-"""Option of a reloaded layer whose weights stay in the core's weight memory."""
-
 
 class CrossbarCore:
     """Executes layers whose weights are known beforehand in arrays that hold them."""
@@ -71,6 +74,7 @@ class CrossbarCore:
         kept = spec.weight_memory
         self.weight_memory = Array(name, "weight_memory", kept) if kept else None
         memories = [m for m in (self.input_buffer, self.weight_memory) if m is not None]
+        self._weights = WeightPath(name, spec.cells, chip, self.weight_memory)
         self.prices = price_list(name, spec, memories, chip.arithmetic)
         self._placed: dict[tuple[Any, ...], LayerPlacement] = {}
 
@@ -154,11 +158,11 @@ class CrossbarCore:
             for adc_bits, copy in product(several, copies):
                 options = [("rows", rows), *planes]
                 options += [("adc_bits", adc_bits)] if adc_bits else []
-                yield tuple(sorted([*options, ("copies", copy)] if copy > 1 else options))
+                yield tuple(sorted([*options, *copies_option(copy)]))
                 if size.swap is not None and copy == copies[0]:
-                    yield tuple(sorted([*options, ("reload", 1)]))
+                    yield tuple(sorted([*options, RELOAD]))
                     if self.weight_memory is not None:
-                        yield tuple(sorted([*options, ("reload", 1), STAGED]))
+                        yield tuple(sorted([*options, RELOAD, STAGED]))
 
     def _too_large(self, layer: Layer, choice: Choice) -> str | None:
         try:
@@ -168,14 +172,14 @@ class CrossbarCore:
             return error.message
         size = self._size(choice)
         present = self.capacities()[f"arrays_{size.rows.value}"]
-        if self.weight_memory is not None and STAGED in choice.options:
-            words, memory = self._words(self.placement(layer.shape, choice)), self.weight_memory
+        if (memory := self.weight_memory) is not None and STAGED in choice.options:
+            words = self._weights.words(self.placement(layer.shape, choice))
             if words * memory.word_bits > memory.capacity_bits:
                 return (
                     f"its weights take {words} words, the weight memory of {memory.capacity_bits} "
                     f"bits has {memory.capacity_bits // memory.word_bits}"
                 )
-        if _reloads(choice) or needed <= present:
+        if reloads(choice) or needed <= present:
             return None
         reload = "" if size.swap else ", and reloading is forbidden"
         return (
@@ -191,7 +195,7 @@ class CrossbarCore:
 
     def arrays_held(self, layer: Layer, choice: Choice) -> Mapping[str, int]:
         """Return the arrays by size that all copies fill for good if they share none."""
-        if _reloads(choice):
+        if reloads(choice):
             return {}
         return {f"arrays_{self._size(choice).rows.value}": self._needed(layer, choice)}
 
@@ -218,7 +222,7 @@ class CrossbarCore:
         """
         size = self._size(choice)
         arrays = self._needed(layer, choice)
-        if size.swap is not None and _reloads(choice):
+        if size.swap is not None and reloads(choice):
             arrays = min(arrays, size.swap.value)
         return arrays * array_um2(self.spec, size, self.chip.arithmetic)
 
@@ -266,7 +270,7 @@ class CrossbarCore:
     def _turns(self, placement: LayerPlacement, choice: Choice) -> Turns:
         """Return the turns in which a layer's arrays are filled and read."""
         swap = self._size(choice).swap
-        return turns(placement, swap.value) if swap and _reloads(choice) else Turns(1, 0)
+        return turns(placement, swap.value) if swap and reloads(choice) else Turns(1, 0)
 
     # What it costs
 
@@ -298,9 +302,7 @@ class CrossbarCore:
             )
         )
         events.update(requantisation(self.name, layer, choice))
-        before, programming, bits = self._weights(
-            placement, choice, found.programming["cell/program"]
-        )
+        weights = self._weights.costs(placement, choice, found.programming["cell/program"])
         slot = self.spec.converters.conversion_ns.value / self.chip.clock_ns
         work = crossbar_work(
             shape,
@@ -309,10 +311,10 @@ class CrossbarCore:
             self.chip,
             fetched=fetched,
             compute_cycles=max(ceil(found.cycles * slot), port) + kept.cycles,
-            reloaded_bits=bits,
-            writing_cycles=before.cycles,
+            reloaded_bits=weights.streamed_bits,
+            writing_cycles=weights.before.cycles,
         )
-        events.update(before.events)
+        events.update(weights.before.events)
         for transfer in (*work.loads, *work.stores):
             if transfer.tensor != "Weights":  # what comes before has booked them
                 events[transfer.action] += transfer.count
@@ -323,33 +325,9 @@ class CrossbarCore:
             area_um2=self.area_um2(),
         )
         detail = placement_data(
-            placement, reads, copies=copies, rounds=taken.count, resident=not _reloads(choice)
+            placement, reads, copies=copies, rounds=taken.count, resident=not reloads(choice)
         )
-        return CoreCost(inference, programming, {**detail, "work": work.as_detail()})
-
-    def _weights(
-        self, placement: LayerPlacement, choice: Choice, written: int
-    ) -> tuple[Cost, Cost, int]:
-        """Return the cost of writing weights before each inference, and once for many of them.
-
-        The third part is the bits of a weight that comes from DRAM in every inference, 0 for none.
-
-        Args:
-            placement: where they lie.
-            choice: whether they stay, and where they come from.
-            written: cells in use, of all copies.
-        """
-        writing = self._writing(written)
-        if not _reloads(choice):
-            return Cost(), self._with_weights(placement, writing), 0
-        if STAGED in choice.options and self.weight_memory is not None:
-            words = self._words(placement)
-            read = self._beside(writing, {self.weight_memory.read: words}, words)
-            kept = self._beside(
-                Cost(clock_ns=writing.clock_ns), {self.weight_memory.write: words}, words
-            )
-            return read, self._with_weights(placement, kept), 0
-        return self._with_weights(placement, writing), Cost(), _weight_bits(placement)
+        return CoreCost(inference, weights.once, {**detail, "work": work.as_detail()})
 
     def _unfinished(self, sums: int, homes: Homes) -> Traffic:
         """Return the traffic of sums that are written when a turn ends and read in the next."""
@@ -377,36 +355,6 @@ class CrossbarCore:
         events[self.input_buffer.read] += self.input_buffer.words(times * channels * by_rows, bits)
         return fetched, events
 
-    def _writing(self, written: int) -> Cost:
-        """Return the cost of writing every cell in use."""
-        cells = self.spec.cells
-        writes = -(-written // cells.cells_per_write.value)
-        busy = ceil(writes * cells.program_ns.value / self.chip.clock_ns)
-        events = {f"{self.name}.cell/program": written}
-        return Cost(events=events, cycles=busy, clock_ns=self.chip.clock_ns)
-
-    def _with_weights(self, placement: LayerPlacement, where: Cost) -> Cost:
-        """Return the cost of reading the weights from DRAM while they are written."""
-        traffic = Traffic(self.chip)
-        weights = placement.shape.volume("Weights")
-        traffic.read(self.chip.dram, weights, _weight_bits(placement))
-        return self._beside(where, traffic.events, traffic.cycles)
-
-    def _words(self, placement: LayerPlacement) -> int:
-        """Return the words of the weight memory that a layer's weights take."""
-        if self.weight_memory is None:
-            return 0
-        weights = placement.shape.volume("Weights")
-        return self.weight_memory.words(weights, _weight_bits(placement))
-
-    def _beside(self, cost: Cost, events: Mapping[Action, int], cycles: int) -> Cost:
-        """Return a cost with transfers that overlap it."""
-        return replace(
-            cost,
-            events=_sorted(Counter(cost.events) + Counter(events)),
-            cycles=max(cost.cycles, cycles),
-        )
-
     # What it is
 
     def energy_pj(self, action: Action) -> float:
@@ -423,8 +371,8 @@ class CrossbarCore:
         Of one array a layer may hold a part, whose rest another layer gets.
         """
         if STAGED in choice.options:
-            return {"weight_words": self._words(self.placement(layer.shape, choice))}
-        if _reloads(choice):
+            return {"weight_words": self._weights.words(self.placement(layer.shape, choice))}
+        if reloads(choice):
             return {}
         held = held_arrays(self.placement(layer.shape, choice), copies_of(choice))
         return {f"arrays_{self._size(choice).rows.value}": held}
@@ -463,26 +411,5 @@ class CrossbarCore:
         return area_um2(self.spec, self.chip.arithmetic)
 
 
-def _reloads(choice: Choice) -> bool:
-    return ("reload", 1) in choice.options
-
-
-def copies_of(choice: Choice) -> int:
-    """Return the replicas of the weights that a choice keeps."""
-    return dict(choice.options).get("copies", 1)
-
-
-def with_copies(choice: Choice, copies: int) -> Choice:
-    """Return the choice with another number of replicas."""
-    options = [option for option in choice.options if option[0] != "copies"]
-    options += [("copies", copies)] if copies > 1 else []
-    return replace(choice, options=tuple(sorted(options)))
-
-
 def _sorted(events: Mapping[Action, int]) -> dict[Action, int]:
     return {action: count for action, count in sorted(events.items()) if count}
-
-
-def _weight_bits(placement: LayerPlacement) -> int:
-    """Return the width of the weights as they are stored outside the arrays."""
-    return placement.weight_bits if placement.operator in ("mac", "mf", "ef") else 1

@@ -89,6 +89,8 @@ def test_a_network_gets_copies_for_its_slowest_layers_and_keeps_its_budget() -> 
     )
     assert free.report["checks"]["simulator_max_steps"] == 0
     assert free.report["checks"]["events_equal"] is True
+    area = _compiled(f"{BEFORE}sensitivity,assign{{budget=area:floor+0}},replicate,{AFTER}")
+    assert set(area.report["sections"]["replicate"]["copies"].values()) == {1}
     bound = _compiled(f"{BEFORE}sensitivity,assign{{budget=floor+0}},replicate,{AFTER}")
     assigned, kept = (bound.report["sections"][name] for name in ("assign", "replicate"))
     assert kept["price_pj"] <= assigned["budget_pj"]
