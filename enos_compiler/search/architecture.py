@@ -136,6 +136,16 @@ class Architecture(nn.Module):
             found[name] = torch.softmax(total, 0)
         self.relaxed = self.drawn = Drawing(self, found)
 
+    def sharpened(self, power: float) -> Drawing:
+        """Return the probabilities raised to a power and normalised; one leaves them as they are."""
+        if power == 1:
+            return self.relaxed
+        found = {}
+        for name, shares in self.relaxed.probabilities.items():
+            raised = shares.clamp_min(torch.finfo(shares.dtype).tiny).log() * power
+            found[name] = torch.softmax(raised, 0)
+        return Drawing(self, found)
+
     def compute_with(self, probabilities: dict[str, Tensor]) -> None:
         """Let layers compute with other probabilities than the logits', by layer."""
         self.drawn = Drawing(self, probabilities)

@@ -73,6 +73,9 @@ class BudgetObjective(Objective):
         warm_up: share of the steps in which the architecture rests.
     """
 
+    sharpness: float = 1.0
+    """Power that the probabilities are raised to for the budget when the search ends."""
+
     def __init__(self, architecture: Architecture, limit: Limit, warm_up: float) -> None:
         super().__init__()
         self.architecture = architecture
@@ -81,6 +84,14 @@ class BudgetObjective(Objective):
         self.state = {"lambda": 0.0, "step": 0}
         self.progress = 0.0
         self._excess: float | None = None
+
+    def _priced(self) -> Drawing:
+        """Return the probabilities that the budget sees: sharper and sharper as the search goes on.
+
+        The assignment takes likely choices alone. Where many stay open, the mean energy is far above
+        that of the likeliest, and a budget held by the mean is one that the assignment never uses.
+        """
+        return self.architecture.sharpened(1 + (self.sharpness - 1) * min(1.0, self.searched))
 
     @property
     def resting(self) -> bool:
@@ -105,7 +116,7 @@ class BudgetObjective(Objective):
     def penalty(self) -> Tensor | None:
         """Return the augmented Lagrangian of the budget."""
         self._excess = None
-        excess = None if self.resting else self.limit.excess(self.architecture.relaxed)
+        excess = None if self.resting else self.limit.excess(self._priced())
         if excess is None:
             return None
         self._excess = float(excess.detach())
@@ -124,7 +135,7 @@ class BudgetObjective(Objective):
         """Return the expected energy, the multiplier and the mean entropy of the choices."""
         with torch.no_grad():
             return {
-                "expected_energy_pj": float(self.limit.energy(self.architecture.relaxed)),
+                "expected_energy_pj": float(self.limit.energy(self._priced())),
                 "lambda": self.state["lambda"],
                 "entropy": mean_entropy(self.architecture),
             }
