@@ -137,7 +137,7 @@ class Architecture(nn.Module):
         self.relaxed = self.drawn = Drawing(self, found)
 
     def sharpened(self, power: float) -> Drawing:
-        """Return the probabilities raised to a power and normalised; one leaves them as they are."""
+        """Return the probabilities raised to a power and normalised; 1 leaves them as they are."""
         if power == 1:
             return self.relaxed
         found = {}

@@ -86,10 +86,10 @@ class BudgetObjective(Objective):
         self._excess: float | None = None
 
     def _priced(self) -> Drawing:
-        """Return the probabilities that the budget sees: sharper and sharper as the search goes on.
+        """Return the probabilities that the budget sees: ever sharper as the search goes on.
 
-        The assignment takes likely choices alone. Where many stay open, the mean energy is far above
-        that of the likeliest, and a budget held by the mean is one that the assignment never uses.
+        The assignment takes likely choices alone. Where many stay open, the mean energy is far
+        above that of the likeliest: a budget held by the mean would never be used.
         """
         return self.architecture.sharpened(1 + (self.sharpness - 1) * min(1.0, self.searched))
 
