@@ -104,7 +104,9 @@ class Study:
         """Return figures, sizes and accuracy of an assigned network."""
         figures = figures_of(network, self.target)
         steps = parse_passes("quantize")
-        done = replace(network, facts=network.facts | {"assigned"})
+        plain = {n: replace(layer, scores=None) for n, layer in network.layers.items()}
+        facts = (network.facts | {"assigned"}) - {"scored"}
+        done = replace(network.with_layers(plain), facts=facts)
         quantized, _, _ = run_passes(done, steps, self.target, Hooks(), user=self.user)
         found = evaluate_on_devices(quantized, self.target, self.user, self.options, progress=False)
         sizes = [_rows(layer.choice) for layer in network.layers.values() if layer.choice]
