@@ -225,7 +225,7 @@ class Bench:
             architecture_rate=0.03,
             warm_up=0.15,
             prior=100.0,
-            sharpness=8.0,
+            tilted=True,
             seed=run.seed,
             folder=self.place(run),
             say=_tell,

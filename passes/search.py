@@ -54,8 +54,8 @@ class Search(Pass):
     """Budgets between the floor and all-MAC whose networks are measured; 0 for none."""
     prior: Annotated[float, Field(ge=0)] = 0.0
     """What a noise-to-signal of one at the outputs takes from a log-probability at the start."""
-    sharpness: Annotated[float, Field(ge=1)] = 1.0
-    """Power that probabilities are raised to, for the budget, towards the end of the search."""
+    tilted: bool = False
+    """Meet the budget by weighing energies against the logits, not by a term of the loss."""
     samples: Annotated[int, Field(ge=1)] = 8
     """Variational: assignments drawn from the posterior and measured."""
     bf16: bool = False
@@ -89,7 +89,7 @@ class Search(Pass):
             samples=self.samples,
             bf16=self.bf16,
             prior=self.prior,
-            sharpness=self.sharpness,
+            tilted=self.tilted,
         )
         scored, section = search(network, data, context.target, settings)
         return scored.with_section(self.name, section)

@@ -97,6 +97,7 @@ class Architecture(nn.Module):
             tie = next((k for k in keys if k == _tie_name(layer)), None)
             self.spaces[layer.name] = self._space(layer, tie, tied[tie] if tie else ())
             self.free.append(nn.Parameter(torch.zeros(len(self.spaces[layer.name].classes))))
+        self._against: dict[str, Tensor] = {}
         self._beside: dict[str, tuple[float, ...]] = {}
         """By layer, what each choice's options add to the score of its class."""
         self.ranks = {name: _ranks(space) for name, space in self.spaces.items()}
@@ -129,22 +130,27 @@ class Architecture(nn.Module):
     def draw(self) -> None:
         """Turn logits into probabilities, which layers then compute with."""
         found = {}
-        for logits, (name, space) in zip(self.free, self.spaces.items(), strict=True):
-            total: Tensor = logits
-            if space.tie is not None:
-                total = logits + self.shared[space.tie][space.tied_rows]
-            found[name] = torch.softmax(total, 0)
+        for name, logits in self._logits().items():
+            against = self._against.get(name)
+            found[name] = torch.softmax(logits if against is None else logits - against, 0)
         self.relaxed = self.drawn = Drawing(self, found)
 
-    def sharpened(self, power: float) -> Drawing:
-        """Return the probabilities raised to a power and normalised; 1 leaves them as they are."""
-        if power == 1:
-            return self.relaxed
-        found = {}
-        for name, shares in self.relaxed.probabilities.items():
-            raised = shares.clamp_min(torch.finfo(shares.dtype).tiny).log() * power
-            found[name] = torch.softmax(raised, 0)
-        return Drawing(self, found)
+    def weigh(self, against: Mapping[str, Tensor]) -> None:
+        """Let probabilities be those of the logits less something fixed by layer and class.
+
+        The scores stay those of the logits alone: what weighs against a choice here, its energy,
+        the assignment counts exactly.
+        """
+        self._against = dict(against)
+        self.draw()
+
+    def _logits(self) -> dict[str, Tensor]:
+        found: dict[str, Tensor] = {}
+        for logits, (name, space) in zip(self.free, self.spaces.items(), strict=True):
+            found[name] = logits
+            if space.tie is not None:
+                found[name] = logits + self.shared[space.tie][space.tied_rows]
+        return found
 
     def compute_with(self, probabilities: dict[str, Tensor]) -> None:
         """Let layers compute with other probabilities than the logits', by layer."""
@@ -176,7 +182,7 @@ class Architecture(nn.Module):
         """
         space = self.spaces[layer.name]
         by_arithmetic: dict[tuple[str, Bits, int], float] = {}
-        shares = self.relaxed.probabilities[layer.name].detach().double().tolist()
+        shares = torch.softmax(self._logits()[layer.name].detach(), 0).double().tolist()
         for one, share in zip(space.classes, shares, strict=True):
             by_arithmetic[one.arithmetic] = by_arithmetic.get(one.arithmetic, 0.0) + share
         tiny = torch.finfo(torch.float32).tiny

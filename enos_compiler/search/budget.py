@@ -24,6 +24,12 @@ RHO = 2.0
 """Weight of the quadratic term; lambda alone meets the budget in the end."""
 LAMBDA_RATE = 0.2
 """How far lambda moves in one step per unit of excess."""
+RETILTED = 20
+"""Steps between two solutions for the tilt."""
+TILT_MOST = 1e5
+"""Greatest tilt, where the cheapest class of every layer is all but certain."""
+BISECTIONS = 40
+"""Halvings of the tilt."""
 SHOWN_SHARE = 0.005
 """Least probability that an epoch's record keeps."""
 
@@ -54,6 +60,18 @@ class Limit:
     held: Held | None = None
     """What is bound instead of the energy."""
 
+    def class_prices(self) -> dict[str, Tensor]:
+        """Return what each class of each layer adds to an excess, by layer."""
+        if self.held is None:
+            return {n: pj / self.span_pj for n, pj in self.energy.class_pj.items()}
+        scales = [sum(float(p.min()) for p in f.class_pj.values()) for f in self.held.figures]
+        pairs = list(zip(self.held.figures, scales, strict=True))
+        return {
+            name: sum((f.class_pj[name] / scale for f, scale in pairs), start=torch.tensor(0.0))
+            / self.held.log_span
+            for name in self.energy.class_pj
+        }
+
     def excess(self, drawing: Drawing) -> Tensor | None:
         """Return how far the expected cost is above the budget, in spans; None without one."""
         if self.held is not None:
@@ -73,8 +91,8 @@ class BudgetObjective(Objective):
         warm_up: share of the steps in which the architecture rests.
     """
 
-    sharpness: float = 1.0
-    """Power that the probabilities are raised to for the budget when the search ends."""
+    tilted: bool = False
+    """Meet the budget by weighing energies against the logits, not by a term of the loss."""
 
     def __init__(self, architecture: Architecture, limit: Limit, warm_up: float) -> None:
         super().__init__()
@@ -84,14 +102,6 @@ class BudgetObjective(Objective):
         self.state = {"lambda": 0.0, "step": 0}
         self.progress = 0.0
         self._excess: float | None = None
-
-    def _priced(self) -> Drawing:
-        """Return the probabilities that the budget sees: ever sharper as the search goes on.
-
-        The assignment takes likely choices alone. Where many stay open, the mean energy is far
-        above that of the likeliest: a budget held by the mean would never be used.
-        """
-        return self.architecture.sharpened(1 + (self.sharpness - 1) * min(1.0, self.searched))
 
     @property
     def resting(self) -> bool:
@@ -106,9 +116,35 @@ class BudgetObjective(Objective):
     def before_batch(self, progress: float) -> None:
         """Draw probabilities; without gradient while the architecture rests."""
         self.progress = progress
+        if self.tilted and not self.resting and self.state["step"] % RETILTED == 0:
+            self._tilt()
         with torch.set_grad_enabled(not self.resting):
             self.architecture.draw()
             self.choose()
+
+    def _tilt(self) -> None:
+        """Weigh energies against the logits as much as the budget asks: tilt by bisection."""
+        with torch.no_grad():
+            low, high = 0.0, TILT_MOST
+            if self._over(low):
+                for _ in range(BISECTIONS):
+                    middle = (low + high) / 2
+                    low, high = (middle, high) if self._over(middle) else (low, middle)
+            else:
+                high = 0.0
+            self.state["lambda"] = high
+            self._weigh(high)
+
+    def _over(self, tilt: float) -> bool:
+        self._weigh(tilt)
+        excess = self.limit.excess(self.architecture.relaxed)
+        return excess is not None and float(excess) > 0
+
+    def _weigh(self, tilt: float) -> None:
+        """Weigh `tilt` x price against each class; a price of one is the span of the budget."""
+        self.architecture.weigh(
+            {name: tilt * price for name, price in self.limit.class_prices().items()}
+        )
 
     def choose(self) -> None:
         """Say what the layers compute with; by default the probabilities themselves."""
@@ -116,8 +152,8 @@ class BudgetObjective(Objective):
     def penalty(self) -> Tensor | None:
         """Return the augmented Lagrangian of the budget."""
         self._excess = None
-        excess = None if self.resting else self.limit.excess(self._priced())
-        if excess is None:
+        excess = None if self.resting else self.limit.excess(self.architecture.relaxed)
+        if excess is None or self.tilted:
             return None
         self._excess = float(excess.detach())
         multiplier = self.state["lambda"]
@@ -135,7 +171,7 @@ class BudgetObjective(Objective):
         """Return the expected energy, the multiplier and the mean entropy of the choices."""
         with torch.no_grad():
             return {
-                "expected_energy_pj": float(self.limit.energy(self._priced())),
+                "expected_energy_pj": float(self.limit.energy(self.architecture.relaxed)),
                 "lambda": self.state["lambda"],
                 "entropy": mean_entropy(self.architecture),
             }

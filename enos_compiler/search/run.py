@@ -72,8 +72,8 @@ class SearchSettings:
     prior: float = 0.0
     """What a noise-to-signal of one at the outputs takes from a choice's log-probability to begin
     with; 0 starts from equal probabilities."""
-    sharpness: float = 1.0
-    """Power that probabilities are raised to, for the budget, when the search ends; 1 for none."""
+    tilted: bool = False
+    """Meet the budget by weighing energies against the logits, not by a term of the loss."""
 
 
 def search(
@@ -97,7 +97,7 @@ def search(
     items = len(data.dataset("train"))  # type: ignore[arg-type]  # checked above
     options = replace(settings.method_options, seed=settings.seed, items=items)
     method = make_method(settings.method, architecture, limit, settings.warm_up, options)
-    method.sharpness = settings.sharpness
+    method.tilted = settings.tilted
     estimate_signs(architecture, data.batch_size)
     module = NetworkModule(network, architecture.forms(), SearchedWidths(architecture))
     log = RunLog(settings, limit.budget_pj)
@@ -254,7 +254,7 @@ def _phase(
         settings.method_options,
         settings.bf16,
         settings.prior,
-        settings.sharpness,
+        settings.tilted,
     )
     return Settings(
         name=name,
