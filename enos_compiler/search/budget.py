@@ -2,10 +2,15 @@
 """The budget in the loss: an augmented Lagrangian of the expected cost.
 
 With the excess g = (E - budget) / (baseline - floor), in logarithms where it is a product of
-figures, it adds
-rho/2 max(0, g + lambda/rho)^2 - lambda^2/(2 rho), and lambda follows max(0, lambda + rate g) after
-each step. Architecture parameters rest over the first part of the steps, because untrained weights
-would favour operators that need no training.
+figures, it adds rho/2 max(0, g + lambda/rho)^2 - lambda^2/(2 rho), and lambda follows
+max(0, lambda + rate g) after each step.
+
+Or the budget is met outside the loss (`tilted`): probabilities are those of the logits less tilt x
+energy, with the least tilt that brings the expected energy to the budget. The logits then learn
+what choices do to the loss alone, and the assignment counts energies once, exactly.
+
+Architecture parameters rest over the first part of the steps, because untrained weights would
+favour operators that need no training.
 """
 
 from __future__ import annotations
@@ -102,6 +107,7 @@ class BudgetObjective(Objective):
         self.state = {"lambda": 0.0, "step": 0}
         self.progress = 0.0
         self._excess: float | None = None
+        self._weighed = False
 
     @property
     def resting(self) -> bool:
@@ -116,8 +122,11 @@ class BudgetObjective(Objective):
     def before_batch(self, progress: float) -> None:
         """Draw probabilities; without gradient while the architecture rests."""
         self.progress = progress
-        if self.tilted and not self.resting and self.state["step"] % RETILTED == 0:
-            self._tilt()
+        if self.tilted and not self.resting:
+            if self.state["step"] % RETILTED == 0:
+                self._tilt()
+            elif not self._weighed:
+                self._weigh(self.state["lambda"])
         with torch.set_grad_enabled(not self.resting):
             self.architecture.draw()
             self.choose()
@@ -142,6 +151,7 @@ class BudgetObjective(Objective):
 
     def _weigh(self, tilt: float) -> None:
         """Weigh `tilt` x price against each class; a price of one is the span of the budget."""
+        self._weighed = True
         self.architecture.weigh(
             {name: tilt * price for name, price in self.limit.class_prices().items()}
         )

@@ -21,7 +21,14 @@ from enos_compiler.search.architecture import Architecture, class_of
 from enos_compiler.search.budget import Limit
 from enos_compiler.search.energy import expected_energy
 from enos_compiler.search.evaluate import evaluate, module_predictor
-from enos_compiler.search.methods import METHODS, Bilevel, MethodOptions, Sequential, Variational
+from enos_compiler.search.methods import (
+    METHODS,
+    Bilevel,
+    MethodOptions,
+    Sequential,
+    Single,
+    Variational,
+)
 from enos_compiler.search.run import SearchSettings, search
 from enos_compiler.search.train import Trainer
 from enos_compiler.search.tune import assigned_module, settle
@@ -85,7 +92,7 @@ def test_method_stays_under_its_budget_and_beats_random_assignment(
     assert accuracy(ours.network, data) > sum(rivals) / len(rivals)
 
 
-@pytest.mark.parametrize("method", [*METHODS, "second order", "random order"])
+@pytest.mark.parametrize("method", [*METHODS, "second order", "random order", "tilted"])
 def test_resumed_method_is_the_uninterrupted_one(
     offered: Network, data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
@@ -97,6 +104,7 @@ def test_resumed_method_is_the_uninterrupted_one(
         "random order": replace(
             settings("sequential"), method_options=MethodOptions(order="random")
         ),
+        "tilted": replace(settings("single"), tilted=True, prior=20.0),
     }.get(method, settings(method))
     whole, section = search(offered, data, chip(), wanted)
     steps: list[int] = []
@@ -141,6 +149,23 @@ def _limit(network: Network, architecture: Architecture) -> Limit:
     energy = expected_energy(network, chip())
     now = float(energy(architecture.relaxed).detach())
     return Limit(energy, 0.9 * now, 0.2 * now)
+
+
+def test_tilt_brings_the_expected_energy_to_the_budget_and_leaves_scores(offered: Network) -> None:
+    architecture = Architecture(offered)
+    limit = _limit(offered, architecture)
+    before = [architecture.scores(layer) for layer in offered.layers.values()]
+    method = Single(architecture, limit, 0.0)
+    method.tilted = True
+    method.before_batch(0.5)
+    assert method.penalty() is None
+    expected = float(limit.energy(architecture.relaxed).detach())
+    assert expected == pytest.approx(limit.budget_pj, rel=1e-4)
+    assert method.figures()["lambda"] > 0
+    assert [architecture.scores(layer) for layer in offered.layers.values()] == before
+    method.limit = replace(limit, budget_pj=10 * limit.budget_pj)
+    method.before_batch(0.5)
+    assert method.figures()["lambda"] == 0
 
 
 @pytest.mark.parametrize("order", ["energy", "forward", "random"])
