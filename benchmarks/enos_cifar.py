@@ -15,7 +15,8 @@ order of the images, the random assignment. A searched network is trained for `-
 search and `--finetune` after the assignment; its rivals are fine-tuned for the sum of both, by the
 same recipe. Budgets are energies of the whole network on the setting's target, from the report's
 own tables: `digital` is a reconfigurable MAC array, `hybrid` has crossbars beside it. Rivals dearer
-than the budget get a line with their energy and no training. The first seed runs every uniform
+than the budget get a line with their energy and no training; a uniform network computes the same in
+both settings and is trained once. The first seed runs every uniform
 network; further seeds run the strongest of each setting by its validation accuracy, beside the
 searches and a random assignment whose energy comes close to the budget.
 """
@@ -39,6 +40,7 @@ from torch.utils.data import Subset
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 
+import enos_cifar_figure
 import enos_cifar_table
 import shufflenet_cifar10
 import squeezenet_cifar10
@@ -173,6 +175,8 @@ class Bench:
         found |= more | {"energy_pj": energy_pj}
         if energy_pj > budget_pj:
             return found | {"over_budget": True}
+        if known := self.trained(run):
+            return found | known
         settings = TuneSettings(epochs, 2e-3, run.seed, self.place(run), _tell)
         tuned, _ = tune(assigned, self.data(), settings)
         predict = module_predictor(assigned_module(tuned).eval())
@@ -299,6 +303,16 @@ class Bench:
         lines = [json.loads(line) for line in self.results.read_text().splitlines()]
         return {line["run"]: line for line in lines if line["knobs"] == asdict(self.knobs)}
 
+    def trained(self, run: Run) -> dict[str, Any]:
+        """Return what is known of a uniform network from another setting, where it is the same."""
+        if not run.kind.startswith("uniform"):
+            return {}
+        for line in self.finished().values():
+            if (line["kind"], line["seed"]) == (run.kind, run.seed) and "test_accuracy" in line:
+                kept = ("validation_accuracy", "test_accuracy")
+                return {key: line[key] for key in kept} | {"trained_in": line["run"]}
+        return {}
+
     def strongest(self, setting: str) -> str | None:
         """Return the kind of the uniform network of best validation accuracy, first seed."""
         trained = [
@@ -368,6 +382,7 @@ def main() -> None:
     parser.add_argument("--only", default="", metavar="REGEX", help="runs whose name matches")
     parser.add_argument("--list", action="store_true", help="name the runs and what is done")
     parser.add_argument("--table", type=Path, metavar="FILE", help="write tables of what is done")
+    parser.add_argument("--figure", type=Path, metavar="FILE", help="draw the primary results")
     arguments = parser.parse_args()
     knobs = Knobs(
         arguments.network,
@@ -382,14 +397,17 @@ def main() -> None:
     for run in plan(arguments.seeds, bench.strongest):
         if not re.search(arguments.only, run.name):
             continue
-        done = run.name in bench.finished()
+        finished = run.name in bench.finished()
         if arguments.list:
-            print(f"{'done' if done else 'open'}  {run.name}")
-        elif not done:
+            print(f"{'done' if finished else 'open'}  {run.name}")
+        elif not finished:
             print(run.name, flush=True)
             bench.keep(run, bench.run(run))
+    done = list(bench.finished().values())
     if arguments.table:
-        arguments.table.write_text(enos_cifar_table.tables(list(bench.finished().values())))
+        arguments.table.write_text(enos_cifar_table.tables(done))
+    if arguments.figure:
+        enos_cifar_figure.draw(done, arguments.figure)
 
 
 if __name__ == "__main__":
