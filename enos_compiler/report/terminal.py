@@ -169,6 +169,8 @@ def _fact_lines(report: Report) -> Iterator[tuple[str, str]]:
             f"{budget['spec']} = {energy_text(allowed)}; floor "
             f"{energy_text(budget['floor_pj'])}, slack {energy_text(budget['slack_pj'])}",
         )
+    if held := report["sections"].get("assign", {}).get("measure"):
+        yield "budget", _held(report["sections"]["assign"]["budget"], held)
     yield from _pricing_lines(report)
     yield from crossbar_lines(report)
     if note := _batch_note(report):
@@ -177,6 +179,16 @@ def _fact_lines(report: Report) -> Iterator[tuple[str, str]]:
         yield "not offered", f"{lacking}  (why: refusals in report.json)"
     yield from _sampling(report)
     yield "checks", _checks(report["checks"])
+
+
+def _held(spec: str, held: Mapping[str, Any]) -> str:
+    """Return how a measure other than energy stands to its bound; its units are pJ, ns, um2."""
+    allowed = held["allowed"]
+    bound = "no bound" if allowed is None else f"{allowed:.4g}"
+    return (
+        f"{spec} = {bound}; {held['name']} {held['value']:.4g}, least {held['floor']:.4g}, "
+        f"all-MAC {held['baseline']:.4g}"
+    )
 
 
 def _stream(frames: Mapping[str, Any]) -> str:

@@ -53,6 +53,13 @@ def _report(**changes: Any) -> dict[str, Any]:
     }
 
 
+def test_a_measure_other_than_energy_stands_beside_its_bound() -> None:
+    held = {"name": "edp", "allowed": 6e9, "floor": 1e9, "baseline": 1e10, "value": 5.5e9}
+    assert _fact("budget", sections={"assign": {"budget": "edp:0.6", "measure": held}}) == [
+        "budget    edp:0.6 = 6e+09; edp 5.5e+09, least 1e+09, all-MAC 1e+10"
+    ]
+
+
 def test_a_stream_has_its_rate_and_what_sets_it() -> None:
     frames = {
         "frames": 8,
