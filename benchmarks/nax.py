@@ -7,7 +7,7 @@
 The trained ResNet-20 with 8-bit weights and activations, every layer on crossbars. One size
 everywhere: the copies of each layer that give the least EDAP. Sizes by layer: the least expected
 noise at the outputs, converters and devices included (`sensitivity`), within the EDAP of each of
-these networks and within shares of the least one. EDAP is energy x sum of busy times x area of the
+these networks, and the least EDAP of all. EDAP is energy x sum of busy times x area of the
 arrays held, an upper bound of the scheduled one. Accuracy is that of samples of the chip with what
 is wrong with its devices, on the first test images. Nothing is trained. Finished rows are kept.
 """
