@@ -13,9 +13,6 @@ from pathlib import Path
 
 from enos_compiler.errors import EnosError
 
-_MODE = 0o644
-"""Of a file that replaces another; temporary ones are private."""
-
 
 def check_writable(folder: Path) -> None:
     """Refuse an output folder that cannot be made or written, before any work is done.
@@ -70,26 +67,6 @@ def staged_outputs(folder: Path, last: str, stale: Collection[str] = ()) -> Iter
         raise _write_error(error, folder) from error
     finally:
         shutil.rmtree(stage, ignore_errors=True)
-
-
-def replace_text(path: Path, text: str) -> None:
-    """Write a text file by way of a temporary sibling, so that it is never seen half written.
-
-    Raises:
-        EnosError: the disk is full, the folder cannot be written, or `path` is a folder.
-    """
-    stage: Path | None = None
-    try:
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-        stage = Path(name)
-        with open(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-        stage.chmod(_MODE)
-        stage.replace(path)
-    except OSError as error:
-        if stage is not None:
-            stage.unlink(missing_ok=True)
-        raise _write_error(error, path) from error
 
 
 def _sweep(folder: Path) -> None:
@@ -147,3 +124,9 @@ def replaced_file(path: Path) -> Iterator[Path]:
             made.replace(path)
     except OSError as error:
         raise _write_error(error, path) from error
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a text file so that it is never seen half written; see `replaced_file`."""
+    with replaced_file(path) as made:
+        made.write_text(text, encoding="utf-8")

@@ -178,6 +178,8 @@ def _compile(words: Sequence[str]) -> None:
     options = _options(arguments)
     if options.passes:
         parse_passes(options.passes)
+    if arguments.model.endswith(".onnx"):
+        _refuse_what_needs_data(options)
     after_pass = network_printer(arguments.print_after)
     target = options.load_target(arguments.target)
     if arguments.output:
@@ -220,6 +222,23 @@ def _compile(words: Sequence[str]) -> None:
             print(f"\n{_explained(compiled, name)}")
     if arguments.time_passes:
         print_times(compiled.records)
+
+
+def _refuse_what_needs_data(options: Options) -> None:
+    """Refuse at once what an ONNX file cannot give: it holds no data to train or measure on."""
+    from enos_compiler.options import TRAINING
+
+    for text, wanted in (
+        (f"--search {options.search}", options.search in TRAINING),
+        (f"--epochs {options.epochs}", options.epochs),
+        (f"--finetune {options.finetune}", options.finetune),
+        ("--evaluate", options.evaluate),
+    ):
+        if wanted:
+            raise UsageError(
+                f"{text} needs data, and an ONNX file holds none",
+                remedy="leave it out, or give the network as a Python file with a data() function",
+            )
 
 
 def _checked(

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import random
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -26,6 +25,7 @@ from torch import Tensor
 
 from enos_compiler.errors import FormatError
 from enos_compiler.ir.network import Network
+from enos_compiler.outputs import replaced_file
 
 if TYPE_CHECKING:
     from enos_compiler.frontend.data import Data
@@ -50,14 +50,12 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint, replacing the one at `path` in a single step."""
     from safetensors.torch import save_file
 
-    path.parent.mkdir(parents=True, exist_ok=True)
     header = json.dumps(
         {"schema": SCHEMA, "fingerprint": checkpoint.fingerprint, "state": checkpoint.state}
     )
-    beside = path.with_name(path.name + ".new")
     tensors = {name: tensor.detach().contiguous() for name, tensor in checkpoint.tensors.items()}
-    save_file(tensors, beside, metadata={_HEADER: header})
-    os.replace(beside, path)
+    with replaced_file(path) as made:
+        save_file(tensors, made, metadata={_HEADER: header})
 
 
 def load(path: Path, fingerprint: str) -> Checkpoint | None:

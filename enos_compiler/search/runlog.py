@@ -9,7 +9,6 @@ probabilities moved.
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -17,6 +16,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from enos_compiler.ir.units import energy_text, time_text
+from enos_compiler.outputs import replace_text
 from enos_compiler.search.plot import shares_svg
 
 if TYPE_CHECKING:
@@ -65,10 +65,7 @@ class RunLog:
         folder = self.settings.folder
         if folder is None or not history:
             return
-        folder.mkdir(parents=True, exist_ok=True)
         lines = "".join(json.dumps(asdict(record)) + "\n" for record in history)
         picture = shares_svg([record.shares for record in history])
         for name, text in (("search.jsonl", lines), ("search.svg", picture)):
-            beside = folder / f"{name}.new"
-            beside.write_text(text)
-            os.replace(beside, folder / name)
+            replace_text(folder / name, text)

@@ -143,6 +143,19 @@ def test_usage_errors_are_found_before_the_model_is_loaded(
 
 
 @pytest.mark.parametrize(
+    "words", ["--search single", "--epochs 3", "--finetune 2", "--evaluate"], ids=str
+)
+def test_what_needs_data_is_refused_before_an_onnx_file_is_read(
+    words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert enosc(["there_is_none.onnx", *words.split()]) == 2
+    assert capsys.readouterr().err == (
+        f"error: {words} needs data, and an ONNX file holds none\n"
+        "  try: leave it out, or give the network as a Python file with a data() function\n"
+    )
+
+
+@pytest.mark.parametrize(
     ("option", "value", "way_out"),
     [
         ("--search", "single", "--search sensitivity"),
