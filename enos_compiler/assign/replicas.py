@@ -5,7 +5,8 @@ Where inferences follow each other and every resident layer has arrays of its ow
 whenever the slowest stage is done: a layer on arrays, layers that share weights together, or all
 that one core does of what stays in no arrays. More copies of a layer's weights share its output
 positions, so arrays left over shorten the interval. Memories and links are not looked at: what they
-allow is in each layer's own latency.
+allow is in each layer's own latency. A program has the layers of one core run one after another;
+it gains what the copies take off their sum.
 """
 
 from __future__ import annotations
