@@ -44,7 +44,7 @@ def _panel(axis: Any, study: Mapping[str, Any], target: str) -> None:
         (study["by_size"][target], "bits chosen by size", "#d1495b"),
     ):
         ordered = sorted((100 * saved, noise) for noise, saved, _ in front)
-        axis.plot(*zip(*ordered, strict=True), ".-", color=colour, label=label, linewidth=1.2)
+        axis.plot(*zip(*ordered, strict=True), "-", color=colour, label=label, linewidth=1.2)
     uniform = [r for r in study["rows"] if r["tier"] == "proxy"]
     axis.plot(
         [100 * r["saved"][target] for r in uniform],

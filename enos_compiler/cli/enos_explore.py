@@ -256,7 +256,8 @@ def _require_packages() -> None:
 def _print(explored: Explored, objectives: Sequence[str], folder: Path) -> None:
     """Print the front, one line a point, beside the uniform 8-bit network."""
     count = len(explored.points)
-    print(f"{count} points on the front of {explored.evaluations} settings\n  in {folder}/\n")
+    print(f"{count} points on the front of {explored.evaluations} settings")
+    print(f"  in {folder}/; front.html draws them\n")
     print("point  " + "".join(f"{name:>14}" for name in objectives) + "  tier   from")
     for number, point in enumerate(explored.points):
         print(f"{number:5}  {_row(point, objectives)}")

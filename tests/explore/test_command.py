@@ -119,13 +119,13 @@ def test_a_journal_of_another_run_is_refused(
 
 def test_gradients_find_settings_of_their_own(folder: Path, cache: str) -> None:
     """Alone they are the first generation beside the uniform networks; or NSGA-II goes on."""
-    words = ("net.py", "--float-epochs", "2", "--search-epochs", "2", "--generations", "2")
+    words = ["net.py", "--float-epochs", "2", "--search-epochs", "2", "--generations", "2"]
     assert run(cache, *words, "--method", "gradient", "-o", "alone", bits="2,4,8") == 0
     alone = front(folder / "alone")
     assert len(alone["hypervolumes"]) == 1
     assert alone["evaluations"] > len(alone["uniform"])
     assert {p["origin"] for p in alone["points"]} <= {"uniform", "gradient"}
-    words = (*words, "--greedy", "0")
+    words += ["--greedy", "0"]
     assert run(cache, *words, "--method", "both", "-o", "both", bits="2,4,8") == 0
     both = front(folder / "both")
     assert both["hypervolumes"][0] == alone["hypervolumes"][0]
@@ -140,8 +140,8 @@ def test_chips_are_searched_with_bits(folder: Path, cache: str) -> None:
     changed = "cores.array.levels.psum_spad.read_pj"
     assert {p["chip"][changed] for p in found["points"]} == {0.1}  # dearer reads never pay
     assert {p["target"] for p in found["points"]} == {"target-0.yaml"}
-    words = ("bare.py", "--target", "out/target-0.yaml", "--bits", "out/front.json#0", "-o", "made")
-    assert enosc([*words, "--mapping-cache", cache, "-q"]) == 0
+    compiled = ["bare.py", "--target", "out/target-0.yaml", "--bits", "out/front.json#0"]
+    assert enosc([*compiled, "-o", "made", "--mapping-cache", cache, "-q"]) == 0
 
 
 def test_a_point_that_is_not_there(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
