@@ -24,7 +24,7 @@ function drawBits(which, width) {
 
 function bitsSection() {
   const view = { which: "1", width: 0 };
-  const frame = el("div", { class: "scroll" });
+  const frame = el("div", { class: "scroll whole" });
   const draw = () => { if (view.width) frame.replaceChildren(drawBits(Number(view.which), view.width)); };
   const controls = segments("Bits of", { 1: "Weights", 0: "Activations" }, view.which, (key) => { view.which = key; draw(); });
   const legend = el("div", { class: "legend" }, Array.from({ length: MOST_BITS - LEAST_BITS + 1 }, (_, i) => LEAST_BITS + i).map((bits) =>

@@ -9,23 +9,29 @@ function sayPoint(point, title) {
   return [title, { ...rows, ...(tier ? { measured: tier } : {}), from: point.origin, ...Object.fromEntries(chip) }, el("div", {}, "activation/weight bits", bitsList(point))];
 }
 
+/** An axis of `count` ticks: noise in decades, where it can be; `place` maps a value to 0..1. */
+function axisOf(name, count) {
+  const values = [...points, ...front.uniform].map((p) => p.objectives[name]);
+  const logarithmic = name === "noise" && Math.min(...values) > 0;
+  const of = logarithmic ? Math.log10 : (v) => v;
+  const [low, high] = [of(Math.min(...values)), of(Math.max(...values))];
+  const pad = 0.06 * (high - low || Math.abs(high) || 1);
+  const ticks = logarithmic ? decades(10 ** (low - pad), 10 ** (high + pad)) : niceTicks(low - pad, high + pad, count);
+  const place = (v) => (of(v) - low + pad) / (high - low + 2 * pad);
+  return { place, ticks: ticks.filter((t) => place(t) >= 0 && place(t) <= 1) };
+}
+
 function drawScatter(axes, width) {
-  const everything = [...points, ...front.uniform];
-  const span = (name) => {
-    const values = everything.map((p) => p.objectives[name]);
-    const [low, high] = [Math.min(...values), Math.max(...values)];
-    const pad = 0.06 * (high - low || Math.abs(high) || 1);
-    return [low - pad, high + pad];
-  };
-  const [[x0, x1], [y0, y1]] = [span(axes.x), span(axes.y)];
   const right = width - PLOT.right;
   const bottom = PLOT.height - PLOT.bottom;
-  const x = (p) => PLOT.left + ((p - x0) / (x1 - x0)) * (right - PLOT.left);
-  const y = (p) => bottom - ((p - y0) / (y1 - y0)) * (bottom - PLOT.top);
+  const across = axisOf(axes.x, Math.max(2, Math.floor(width / 130)));
+  const up = axisOf(axes.y, 6);
+  const x = (v) => PLOT.left + across.place(v) * (right - PLOT.left);
+  const y = (v) => bottom - up.place(v) * (bottom - PLOT.top);
   const text = (name) => OBJECTIVES[name][1];
   const grid = [
-    niceTicks(x0, x1, Math.max(2, Math.floor(width / 130))).map((t) => [svg("line", { class: "gridline", x1: x(t), x2: x(t), y1: PLOT.top, y2: bottom }), svg("text", { class: "soft", x: x(t), y: bottom + 17, "text-anchor": "middle" }, text(axes.x)(t))]),
-    niceTicks(y0, y1, 6).map((t) => [svg("line", { class: "gridline", x1: PLOT.left, x2: right, y1: y(t), y2: y(t) }), svg("text", { class: "soft", x: PLOT.left - 8, y: y(t) + 4, "text-anchor": "end" }, text(axes.y)(t))]),
+    across.ticks.map((t) => [svg("line", { class: "gridline", x1: x(t), x2: x(t), y1: PLOT.top, y2: bottom }), svg("text", { class: "soft", x: x(t), y: bottom + 17, "text-anchor": "middle" }, text(axes.x)(t))]),
+    up.ticks.map((t) => [svg("line", { class: "gridline", x1: PLOT.left, x2: right, y1: y(t), y2: y(t) }), svg("text", { class: "soft", x: PLOT.left - 8, y: y(t) + 4, "text-anchor": "end" }, text(axes.y)(t))]),
     svg("text", { class: "soft", x: right, y: bottom + 38, "text-anchor": "end" }, OBJECTIVES[axes.x][0]),
   ];
   const at = (p) => ({ cx: x(p.objectives[axes.x]), cy: y(p.objectives[axes.y]) });
