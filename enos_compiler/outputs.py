@@ -127,6 +127,12 @@ def replaced_file(path: Path) -> Iterator[Path]:
 
 
 def replace_text(path: Path, text: str) -> None:
-    """Write a text file so that it is never seen half written; see `replaced_file`."""
+    """Write a text file so that it is never seen half written; see `replaced_file`.
+
+    Raises:
+        EnosError: as there, and where the folder is missing.
+    """
+    if not path.parent.is_dir():
+        raise EnosError("cannot write: there is no such folder", place=str(path.parent))
     with replaced_file(path) as made:
         made.write_text(text, encoding="utf-8")

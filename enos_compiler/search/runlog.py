@@ -65,6 +65,7 @@ class RunLog:
         folder = self.settings.folder
         if folder is None or not history:
             return
+        folder.mkdir(parents=True, exist_ok=True)
         lines = "".join(json.dumps(asdict(record)) + "\n" for record in history)
         picture = shares_svg([record.shares for record in history])
         for name, text in (("search.jsonl", lines), ("search.svg", picture)):
