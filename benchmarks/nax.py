@@ -39,7 +39,7 @@ from enos_compiler.frontend.data import Data
 from enos_compiler.frontend.trace import trace
 from enos_compiler.frontend.user import UserModel
 from enos_compiler.ir.choice import Choice
-from enos_compiler.ir.network import Network
+from enos_compiler.ir.network import Fact, Network
 from enos_compiler.options import Options
 from enos_compiler.pass_text import parse_passes
 
@@ -103,8 +103,8 @@ class Study:
         figures = figures_of(network, self.target)
         steps = parse_passes("quantize")
         plain = {n: replace(layer, scores=None) for n, layer in network.layers.items()}
-        facts = (network.facts | {"assigned"}) - {"scored"}
-        done = replace(network.with_layers(plain), facts=facts)
+        assigned: frozenset[Fact] = frozenset({"shaped", "calibrated", "choices", "assigned"})
+        done = replace(network.with_layers(plain), facts=assigned)
         quantized, _, _ = run_passes(done, steps, self.target, Hooks(), user=self.user)
         found = evaluate_on_devices(quantized, self.target, self.user, self.options, progress=False)
         sizes = [_rows(layer.choice) for layer in network.layers.values() if layer.choice]

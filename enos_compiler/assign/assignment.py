@@ -64,7 +64,7 @@ def solve_assignment(
         notes.append(f"the time limit ended the proof at a gap of {gap:.2%}")
     least, paid = price(cheapest, target), price(assigned, target)
     in_energy = budget.measure == "energy" and allowed != inf
-    summary = {
+    summary: dict[str, Any] = {
         "budget": str(budget),
         "budget_pj": allowed if in_energy else None,
         "floor_pj": least.energy_pj,

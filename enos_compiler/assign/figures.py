@@ -69,7 +69,7 @@ class Figures:
 
     def of(self, measure: str) -> float:
         """Return a figure or a product of figures by name."""
-        return prod(getattr(self, factor) for factor in factors(measure))
+        return float(prod(getattr(self, factor) for factor in factors(measure)))
 
     def tangent(self, measure: str) -> Rates:
         """Return the rates that turn a logarithm of the measure into its tangent here.

@@ -99,7 +99,7 @@ def _least_squares(rows: Tensor, bits: int, limit: float | None) -> tuple[Tensor
     octave = octave.clamp_min(LEAST_EXPONENT)
     tried = _candidates(bits).to(rows.dtype).to(rows.device)
     together = max(1, _CHUNK_ELEMENTS // max(1, rows.numel()))
-    groups = tried.split(together)
+    groups = [tried[i : i + together] for i in range(0, len(tried), together)]
     room = (
         rows.new_empty(len(groups[0]), *rows.shape),
         rows.new_empty(len(groups[0]), *rows.shape),
@@ -132,7 +132,7 @@ def _errors(
     scales = torch.ldexp(eighths / 8, octave + shift)
     steps = torch.mul(rows, (1 / scales)[:, :, None], out=room[0][: len(tried)])
     codes = torch.round(steps, out=room[1][: len(tried)]).clamp_(-top, top)
-    errors = torch.linalg.vecdot(steps.sub_(codes), steps).mul_(scales * scales)
+    errors: Tensor = torch.linalg.vecdot(steps.sub_(codes), steps).mul_(scales * scales)
     if limit is not None:
         # Rounding adds at most half a code per weight: most scales pass without a sum.
         reach = (norms / scales + rows.shape[1] / 2) * odd
