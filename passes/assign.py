@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Choose one execution for each layer under an energy budget."""
+"""Choose one execution for each layer under a budget."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from enos_compiler.pipeline import Context, Pass
 class Assign(Pass):
     """Give each layer the choice with the least total score that the budget allows.
 
-    The solution is optimal over the attached choices; the floor, the baseline, the price and the
-    gap are recorded in the report. `budget=baseline` needs no scores.
+    The solution is optimal over the attached choices, but for products of figures (edp, edap),
+    where it is the best that tangents reach; the floor, the baseline, the price and the gap are
+    recorded in the report. `budget=baseline` needs no scores.
 
     Raises:
         InfeasibleError: no assignment meets the budget; names the floor and what makes it up.
@@ -29,7 +30,8 @@ class Assign(Pass):
     ensures: ClassVar[frozenset[Fact]] = frozenset({"assigned"})
 
     budget: Budget = field(default_factory=lambda: Budget.parse("floor+0.5"))
-    """Energy per inference: 0.6 of the baseline, floor+0.5, 12.5uJ, unlimited or baseline."""
+    """Energy per inference: 0.6 of the baseline, floor+0.5, 12.5uJ, unlimited or baseline; or
+    another figure, as in edap:0.6."""
     time_limit_s: float = 60.0
     """Wall time for each solve; on expiry the best found is kept with its gap."""
 
