@@ -12,7 +12,7 @@ it gains what the copies take off their sum.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -46,8 +46,8 @@ def balance(
 ) -> dict[str, int] | None:
     """Return copies by stage under which the longest stage is shortest; None where nothing fits.
 
-    Each stage takes the fewest arrays that keep up, so the result is the least interval that the
-    arrays allow among those accepted.
+    Each stage takes the fewest copies that keep up, so the result is the least interval that the
+    arrays allow, and the least of those accepted where fewer copies are never accepted less.
 
     Args:
         stages: what each stage may be.
@@ -62,13 +62,17 @@ def balance(
         if not all(able.values()):
             continue
         taken = {name: min(rows, key=lambda r: r.copies) for name, rows in able.items()}
-        used: Counter[str] = Counter()
-        for replica in taken.values():
-            used.update(replica.arrays)
         copies = {name: replica.copies for name, replica in taken.items()}
-        if all(n <= capacities.get(size, 0) for size, n in used.items()) and accepts(copies):
+        if _fits(taken.values(), capacities) and accepts(copies):
             return copies
     return None
+
+
+def _fits(taken: Iterable[Replica], capacities: Mapping[str, int]) -> bool:
+    used: Counter[str] = Counter()
+    for replica in taken:
+        used.update(replica.arrays)
+    return all(n <= capacities.get(size, 0) for size, n in used.items())
 
 
 def replicated(
@@ -77,8 +81,8 @@ def replicated(
     """Return an assigned network with copies that balance its pipeline, and a summary.
 
     Layers keep all but the copies of their weights, chosen among those attached. A network whose
-    layers fill more arrays than there are, or that no copies keep within the budget, is returned
-    as it is.
+    layers fill more arrays than there are, or that no copies keep within the budget, or that no
+    copies make faster, is returned as it is.
 
     Args:
         network: assigned.
@@ -101,18 +105,22 @@ def replicated(
         return figures_of(_with(network, groups, copies), target).of(measure) <= allowed
 
     before = {key: copies_of(_choice(layers[0])) for key, layers in groups.items()}
+    begun_ns = _interval(stages, before, shared_ns)
     found = balance(stages, capacities, least_ns=shared_ns, accepts=accepts)
-    changed = network if found is None else _with(network, groups, found)
+    copies = before if found is None else found
+    if _interval(stages, copies, shared_ns) == begun_ns and _fits(
+        _taken(stages, before), capacities
+    ):
+        copies = before
+    changed = _with(network, groups, copies)
     return changed, {
         "balanced": found is not None,
         "interval_ns": {
-            "before": _interval(stages, before, shared_ns),
-            "after": _interval(stages, found or before, shared_ns),
+            "before": begun_ns,
+            "after": _interval(stages, copies, shared_ns),
         },
         "price_pj": figures_of(changed, target).energy,
-        "copies": {
-            layer.name: (found or before)[key] for key, layers in groups.items() for layer in layers
-        },
+        "copies": {layer.name: copies[key] for key, layers in groups.items() for layer in layers},
     }
 
 
@@ -154,13 +162,11 @@ def _shared_ns(network: Network, target: Target, groups: Mapping[str, Sequence[L
 def _interval(
     stages: Mapping[str, Sequence[Replica]], copies: Mapping[str, int], shared_ns: float
 ) -> float:
-    taken = [
-        replica.latency_ns
-        for key, rows in stages.items()
-        for replica in rows
-        if replica.copies == copies[key]
-    ]
-    return max([shared_ns, *taken])
+    return max([shared_ns, *(replica.latency_ns for replica in _taken(stages, copies))])
+
+
+def _taken(stages: Mapping[str, Sequence[Replica]], copies: Mapping[str, int]) -> list[Replica]:
+    return [r for key, rows in stages.items() for r in rows if r.copies == copies[key]]
 
 
 def _with(
