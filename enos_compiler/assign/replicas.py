@@ -108,9 +108,8 @@ def replicated(
     begun_ns = _interval(stages, before, shared_ns)
     found = balance(stages, capacities, least_ns=shared_ns, accepts=accepts)
     copies = before if found is None else found
-    if _interval(stages, copies, shared_ns) == begun_ns and _fits(
-        _taken(stages, before), capacities
-    ):
+    no_faster = _interval(stages, copies, shared_ns) >= begun_ns
+    if no_faster and _fits(_taken(stages, before), capacities):
         copies = before
     changed = _with(network, groups, copies)
     return changed, {
