@@ -7,7 +7,7 @@ data from the file's own folder alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,6 +52,12 @@ def read_onnx(path: Path) -> ModelProto:
             place=str(path),
             remedy="export the network again; tensors kept in other files must lie beside it",
         ) from error
+    if not _is_text(model):
+        raise FrontendError(
+            "this is no readable ONNX file: a name in it is no UTF-8 text",
+            place=str(path),
+            remedy="export the network again",
+        )
     if not model.graph.node:
         raise FrontendError(
             "this is no ONNX network: it holds no operation",
@@ -65,6 +71,17 @@ def read_onnx(path: Path) -> ModelProto:
         _check_node(node, path)
     _check_whole(model, path)
     return model
+
+
+def _is_text(message: Any) -> bool:
+    """Whether every string of a message is text: protobuf hands damaged ones out as bytes."""
+    for field, value in message.ListFields():
+        several = value if isinstance(value, Iterable) and not isinstance(value, str) else (value,)
+        if field.type == field.TYPE_STRING and not all(isinstance(one, str) for one in several):
+            return False
+        if field.type == field.TYPE_MESSAGE and not all(_is_text(one) for one in several):
+            return False
+    return True
 
 
 def node_label(node: NodeProto) -> str:

@@ -201,6 +201,13 @@ def network_bytes(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return onnx_files.export(model, inputs, folder / "net.onnx").read_bytes()
 
 
+def test_a_name_that_is_no_text_is_refused(network_bytes: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "net.onnx"
+    path.write_bytes(network_bytes.replace(b"/stages/stages.0/conv1/Conv", b"\xff" * 27))
+    with pytest.raises(FrontendError, match="a name in it is no UTF-8 text"):
+        load_user_model(str(path)).model()
+
+
 @settings(
     max_examples=120,
     deadline=None,
@@ -213,6 +220,7 @@ def network_bytes(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 @example(cut=0, flips=[])
 @example(cut=50, flips=[])
 @example(cut=None, flips=[(0.0, 3)])
+@example(cut=None, flips=[(0.03125, 7)])  # a name that is no text
 def test_damaged_files_are_refused_or_compute_finite_numbers(
     cut: int | None, flips: list[tuple[float, int]], network_bytes: bytes, tmp_path: Path
 ) -> None:
