@@ -38,6 +38,8 @@ def draw(results: Sequence[Result], path: Path) -> None:
     )
     for axis, setting in zip(axes.flat, settings, strict=True):
         _panel(axis, [r for r in primary if r["setting"] == setting], setting)
+    handles, labels = axes.flat[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=8)
     text = StringIO()
     figure.savefig(text, format="svg", facecolor="white", metadata={"Date": None})
     plt.close(figure)
@@ -63,4 +65,4 @@ def _panel(axis: Any, rows: Sequence[Result], setting: str) -> None:
             text = kind.removeprefix("uniform ")
             axis.annotate(text, mean, (4, -10), textcoords="offset points", fontsize=7)
         named.add(family)
-    axis.legend(fontsize=7, loc="lower right")
+    axis.margins(0.12)

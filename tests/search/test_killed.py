@@ -18,7 +18,7 @@ PATIENCE_S = 200.0
 
 def command(output: Path) -> list[str]:
     model = str(ROOT / "examples" / "digits.py")
-    options = ["--target", "hybrid", "--model-arg", "width=6", "--epochs", "4", "--finetune", "2"]
+    options = ["--target", "digital", "--model-arg", "width=6", "--epochs", "3", "--finetune", "2"]
     rest = ["--check", "none", "-o", str(output)]
     return [sys.executable, "-m", "enos_compiler.cli.enosc", model, *options, *rest]
 
