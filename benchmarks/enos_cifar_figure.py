@@ -25,6 +25,8 @@ STYLE: dict[str, Any] = {
     "axes.axisbelow": True,
 }
 COLOURS = {"ours": "#d2691e", "mac": "#1f4e79", "uniform": "#4c9f70", "random": "#7a7a7a"}
+SHOWN = 0.2
+"""Networks whose accuracy is further below the best are named, not drawn."""
 WORDS = {"ours": "searched", "mac": "searched, mac alone", "uniform": "uniform", "random": "random"}
 
 
@@ -52,7 +54,11 @@ def _panel(axis: Any, rows: Sequence[Result], setting: str) -> None:
     axis.grid(alpha=0.3)
     axis.axvline(rows[0]["budget_pj"] / 1e6, color="black", lw=0.8, ls="--")
     named: set[str] = set()
-    for kind in dict.fromkeys(r["kind"] for r in rows):
+    best = max(r["test_accuracy"] for r in rows)
+    below = [r["kind"] for r in rows if r["test_accuracy"] < best - SHOWN]
+    if below:
+        axis.set_title(f"{setting} (far below: {', '.join(dict.fromkeys(below))})")
+    for kind in dict.fromkeys(r["kind"] for r in rows if r["kind"] not in below):
         same = [r for r in rows if r["kind"] == kind]
         family = kind.split()[0]
         x = [r["energy_pj"] / 1e6 for r in same]
