@@ -94,6 +94,8 @@ def document(small: Mapping[str, Cell], full: Mapping[str, Cell]) -> str:
     lines += ["", "## Small, by width and resolution", "", *_matrix(small, COVERAGE)]
     if full:
         lines += ["", "## As published", "", *_matrix(full, COVERAGE)]
+        lacking = [n for n in COVERAGE if not any(key.startswith(f"{n}/") for key in full)]
+        lines += ["", f"Not run at this size: {', '.join(lacking)}."] if lacking else []
     lines += ["", "## Refused", "", *_refused(small)]
     return "\n".join(lines) + "\n"
 
