@@ -46,7 +46,7 @@ def _stepped(draw: st.DrawFn) -> tuple[LayerShape, Stepping]:
     for dim in set(order):
         bounds[dim] = max(1, strides[dim] - draw(st.integers(0, strides[dim] - 1)))
     shape = LayerShape(
-        **{d.lower(): n for d, n in bounds.items()},
+        **{d.lower(): n for d, n in bounds.items()},  # type: ignore[arg-type]
         stride=draw(st.sampled_from([(1, 1), (2, 1), (2, 2)])),
         dilation=draw(st.sampled_from([(1, 1), (1, 2)])),
         padding=draw(st.sampled_from([(0, 0, 0, 0), (1, 1, 1, 1), (0, 1, 1, 0)])),
@@ -199,7 +199,8 @@ def test_events_of_steps_are_the_layers(
     counts = st.integers(0, 50)
 
     def transfer(tensor: str, action: str) -> Transfer:
-        volume = prod(e - f for f, e in operand_box(shape, tensor, whole))  # type: ignore[arg-type]
+        box = operand_box(shape, tensor, whole)  # type: ignore[arg-type]
+        volume = prod([end - first for first, end in box])
         elements = data.draw(st.integers(volume, 9 * volume))
         return Transfer(tensor, action, data.draw(counts), elements, data.draw(counts))  # type: ignore[arg-type]
 

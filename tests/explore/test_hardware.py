@@ -43,7 +43,7 @@ class Branches(nn.Module):
         z = torch.relu(self.right(nn.functional.max_pool2d(y, 2)))
         z = torch.relu(self.right(z))
         pooled = torch.cat([z, nn.functional.max_pool2d(x, 2)], 1)
-        return self.head(pooled.mean([2, 3]))
+        return self.head(pooled.mean([2, 3]))  # type: ignore[no-any-return]
 
 
 def network() -> Network:

@@ -105,7 +105,7 @@ def _edits() -> dict[str, Callable[[Instruction, int, Executable], Instruction]]
 
     def moved(one: Instruction, by: int, program: Executable) -> Instruction:
         clock, start = program.program.clock_ns, one.start_cycle + by
-        times = {"start_ns": start * clock, "end_ns": (start + one.cycles) * clock}
+        times: dict[str, Any] = {"start_ns": start * clock, "end_ns": (start + one.cycles) * clock}
         return replace(one, start_cycle=start, **times)
 
     def stretched(one: Instruction, by: int, program: Executable) -> Instruction:
@@ -223,7 +223,7 @@ def test_a_replay_of_many_buffers_ends(folder: Path) -> None:
     add = next(one for one in program.program.instructions if one.id == "vector:add")
     for i in range(20_000):
         begin = start + i * add.cycles
-        times = {"start_ns": begin * clock, "end_ns": (begin + add.cycles) * clock}
+        times: dict[str, Any] = {"start_ns": begin * clock, "end_ns": (begin + add.cycles) * clock}
         listed.append(replace(add, id=f"again {i}", start_cycle=begin, **times))
     whole = (*program.program.instructions, *listed)
     started = time.process_time()
