@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from enos_compiler.assign.budget import Budget
 from enos_compiler.cores.accounting import Totals, energy_pj, itemise, totals
 from enos_compiler.errors import InfeasibleError
 from enos_compiler.ir.network import Network
-from enos_compiler.ir.units import energy_text
+from enos_compiler.ir.units import energy_text, measure_text
 
 if TYPE_CHECKING:
     from enos_compiler.assign.milp import Model
@@ -38,9 +39,11 @@ def below_floor(
         baseline_value: what the baseline comes to.
     """
     if budget.measure != "energy":
+        text = partial(measure_text, budget.measure)
         return InfeasibleError(
-            f"budget {budget} = {allowed:.4g} is below the least {budget.measure} "
-            f"{floor_value:.4g} of {network.name} on {target.name} (baseline {baseline_value:.4g})",
+            f"budget {budget} = {text(allowed)} is below the least {budget.measure} "
+            f"{text(floor_value)} of {network.name} on {target.name} "
+            f"(baseline {text(baseline_value)})",
             remedy=f"--budget {budget.measure}:floor+0.1",
         )
     items = itemise(network, target)

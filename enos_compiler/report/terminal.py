@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -13,7 +14,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from enos_compiler.ir.units import energy_text, time_text
+from enos_compiler.ir.units import energy_text, measure_text, time_text
 from enos_compiler.report.crossbars import crossbar_lines
 from enos_compiler.report.names import short_names
 from enos_compiler.report.refusals import not_offered, particular
@@ -182,12 +183,12 @@ def _fact_lines(report: Report) -> Iterator[tuple[str, str]]:
 
 
 def _held(spec: str, held: Mapping[str, Any]) -> str:
-    """Return how a measure other than energy stands to its bound; its units are pJ, ns, um2."""
-    allowed = held["allowed"]
-    bound = "no bound" if allowed is None else f"{allowed:.4g}"
+    """Return how a measure other than energy stands to its bound."""
+    text = partial(measure_text, held["name"])
+    bound = "no bound" if held["allowed"] is None else text(held["allowed"])
     return (
-        f"{spec} = {bound}; {held['name']} {held['value']:.4g}, least {held['floor']:.4g}, "
-        f"all-MAC {held['baseline']:.4g}"
+        f"{spec} = {bound}; {held['name']} {text(held['value'])}, least {text(held['floor'])}, "
+        f"all-MAC {text(held['baseline'])}"
     )
 
 

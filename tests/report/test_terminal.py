@@ -53,11 +53,19 @@ def _report(**changes: Any) -> dict[str, Any]:
     }
 
 
-def test_a_measure_other_than_energy_stands_beside_its_bound() -> None:
-    held = {"name": "edp", "allowed": 6e9, "floor": 1e9, "baseline": 1e10, "value": 5.5e9}
-    assert _fact("budget", sections={"assign": {"budget": "edp:0.6", "measure": held}}) == [
-        "budget    edp:0.6 = 6e+09; edp 5.5e+09, least 1e+09, all-MAC 1e+10"
-    ]
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("edp", "6e+09 pJ ns; edp 5.5e+09 pJ ns, least 1e+09 pJ ns, all-MAC 1e+10 pJ ns"),
+        ("latency", "6.00 s; latency 5.50 s, least 1.00 s, all-MAC 10.0 s"),
+        ("area", "6000 mm2; area 5500 mm2, least 1000 mm2, all-MAC 10000 mm2"),
+        ("memory", "715 MiB; memory 656 MiB, least 119 MiB, all-MAC 1192 MiB"),
+    ],
+)
+def test_a_measure_other_than_energy_stands_beside_its_bound(name: str, said: str) -> None:
+    held = {"name": name, "allowed": 6e9, "floor": 1e9, "baseline": 1e10, "value": 5.5e9}
+    found = _fact("budget", sections={"assign": {"budget": f"{name}:0.6", "measure": held}})
+    assert " ".join(" ".join(found).split()) == f"budget {name}:0.6 = {said}"
 
 
 def test_a_stream_has_its_rate_and_what_sets_it() -> None:
