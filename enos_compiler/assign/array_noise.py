@@ -62,6 +62,8 @@ class ArrayNoise:
         network = fitted(self.network.with_layers({layer.name: replace(layer, choice=choice)}))
         candidate, value = network.layers[layer.name], layer.inputs[0]
         choice = with_extent(choice, 0)
+        if core.is_exact(candidate.shape, choice):
+            return 0.0  # the integers need not be made to know it
         asked = layer_asks(layer, value, choice.bits.input, choice.bits.weight)
         fmt = format_at(network, value, asked)
         candidate = replace(candidate, quantized=quantize_layer(network, candidate, {value: fmt}))

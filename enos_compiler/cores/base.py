@@ -140,6 +140,9 @@ class HasArrays(Protocol):
     def errors(self) -> NonIdealities:
         """What is wrong with the core's devices; it enters where devices are sampled."""
 
+    def is_exact(self, shape: LayerShape, choice: Choice) -> bool:
+        """Whether neither converters nor devices change any sum of a choice."""
+
     def noise_to_signal(
         self, layer: Layer, choice: Choice, codes: Tensor, clip: tuple[float, float]
     ) -> float:

@@ -232,6 +232,14 @@ class CrossbarCore:
         found = self.spec.nonidealities
         return NonIdealities() if found is None else found.build()
 
+    def is_exact(self, shape: LayerShape, choice: Choice) -> bool:
+        """Whether neither converters nor devices change any sum of a choice."""
+        from enos_compiler.evaluate.noise import changes_nothing
+
+        return changes_nothing(
+            self.array(shape, choice), self.errors, shape.taps, choice.bits.input
+        )
+
     def noise_to_signal(
         self, layer: Layer, choice: Choice, codes: Tensor, clip: tuple[float, float]
     ) -> float:
@@ -243,11 +251,9 @@ class CrossbarCore:
             codes: its input.
             clip: bounds of the activation behind the sum, real numbers.
         """
-        from enos_compiler.evaluate.noise import changes_nothing, noise_to_signal
+        from enos_compiler.evaluate.noise import noise_to_signal
 
         spec = self.array(layer.shape, choice)
-        if changes_nothing(spec, self.errors, layer.shape.taps, choice.bits.input):
-            return 0.0
         return noise_to_signal(layer, spec, self.errors, codes, clip=clip)
 
     def placement(self, shape: LayerShape, choice: Choice) -> LayerPlacement:

@@ -301,3 +301,27 @@ def test_wilsons_interval_solves_its_own_equation(count: int, share: float) -> N
         assert -1e-12 <= end <= 1 + 1e-12
         error = sqrt(max(0.0, end * (1 - end)) / count)
         assert abs(fraction - end) == pytest.approx(1.959964 * error, abs=1e-7)
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_arrays_that_change_no_sum_are_not_measured(
+    exact: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And if they were, there would be no noise."""
+    target = "hybrid" if exact else chip(tmp_path)
+    options: dict[str, Any] = {"search": "none", "check": "none"}
+    compiled = enos_compiler.compile(model(), (images(8),), target=target, **options)
+    network, core = compiled.network, compiled.target.cores["xbar"]
+    assert isinstance(core, HasArrays)
+    measured = []
+    for layer in network.layers.values():
+        shape = network.values[layer.inputs[0]].shape
+        inputs = torch.rand(4, *shape[1:], generator=torch.Generator().manual_seed(2))
+        for choice in [c for c in layer.choices if c.core == "xbar" and c.operator == "mac"][:2]:
+            assert core.is_exact(layer.shape, choice) == exact
+            with monkeypatch.context() as patch:
+                patch.setattr(type(core), "is_exact", lambda *_: False)
+                noise = ArrayNoise(network, compiled.target.cores)
+                measured.append(noise.of(layer, choice, inputs))
+    assert measured
+    assert all(noise == 0.0 for noise in measured) if exact else max(measured) > 0.0
