@@ -87,7 +87,7 @@ class Knobs:
     """What decides a result beside its name."""
 
     network: str
-    width: int
+    width: int | float
     images: int
     float_epochs: int
     epochs: int
@@ -359,6 +359,11 @@ def _random(seed: str, whole: Network, target: Target, budget_pj: float) -> Netw
     return best
 
 
+def _number(text: str) -> int | float:
+    """Return a width: whole where it is written so."""
+    return float(text) if "." in text else int(text)
+
+
 def _tell(line: str) -> None:
     print(f"  {time.strftime('%H:%M:%S')} {line}", flush=True)
 
@@ -369,8 +374,10 @@ def main() -> None:
     parser.add_argument("--data", default="", help="folder of CIFAR-10")
     parser.add_argument("--out", type=Path, default=Path("runs"))
     parser.add_argument("--network", choices=sorted(NETWORKS), default="squeezenet")
+    parser.add_argument(
+        "--width", type=_number, default=4, metavar="N", help="4 of squeezenet, 0.25 of shufflenet"
+    )
     for name, default in (
-        ("width", 4),
         ("images", 8000),
         ("float-epochs", 8),
         ("epochs", 6),
