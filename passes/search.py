@@ -56,6 +56,8 @@ class Search(Pass):
     """What a noise-to-signal of one at the outputs takes from a log-probability at the start."""
     tilted: bool = False
     """Meet the budget by weighing energies against the logits, not by a term of the loss."""
+    noise: bool = True
+    """Add what crossbars' converters and devices do to sums while training."""
     samples: Annotated[int, Field(ge=1)] = 8
     """Variational: assignments drawn from the posterior and measured."""
     bf16: bool = False
@@ -90,6 +92,7 @@ class Search(Pass):
             bf16=self.bf16,
             prior=self.prior,
             tilted=self.tilted,
+            noise=self.noise,
         )
         scored, section = search(network, data, context.target, settings)
         return scored.with_section(self.name, section)

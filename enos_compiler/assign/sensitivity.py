@@ -49,6 +49,8 @@ class Sensitivity:
 
     layers: dict[str, Layer]
     gains: dict[str, float]
+    arrays: dict[str, tuple[float, ...]]
+    """What arrays add of it at the layer's own output, by layer and choice."""
     untrained: tuple[str, ...]
     """Layers with nothing but operators that need training."""
     dropped: int
@@ -80,13 +82,15 @@ def score_layers(
     arrays = ArrayNoise(network, cores or {})
     layers: dict[str, Layer] = {}
     gains: dict[str, float] = {}
+    added: dict[str, tuple[float, ...]] = {}
     untrained: list[str] = []
     dropped = 0
     with torch.no_grad():
         for layer in track(network.layers):
             if layer.op in SAMPLE_OPS:
                 # one choice, whose noise is the point of it
-                layers[layer.name] = replace(layer, scores=(0.0,) * len(layer.choices))
+                added[layer.name] = (0.0,) * len(layer.choices)
+                layers[layer.name] = replace(layer, scores=added[layer.name])
                 continue
             gains[layer.name] = probe.gain(layer, torch.Generator().manual_seed(seed))
             kept = [training or not _operator(c.operator).needs_training for c in layer.choices]
@@ -94,18 +98,47 @@ def score_layers(
                 untrained.append(layer.name)
                 kept = [True] * len(kept)
             dropped += len(kept) - sum(kept)
-            layers[layer.name] = _scored(layer, kept, probe, arrays, gains[layer.name])
-    return Sensitivity(layers, gains, tuple(untrained), dropped, len(probe.inputs[0]))
+            rows = [row for row, keep in enumerate(kept) if keep]
+            added[layer.name] = _of_arrays(layer, rows, probe, arrays)
+            layers[layer.name] = _scored(layer, rows, probe, added[layer.name], gains[layer.name])
+    return Sensitivity(layers, gains, added, tuple(untrained), dropped, len(probe.inputs[0]))
+
+
+def noise_of_arrays(
+    network: Network, *, images: int, cores: Mapping[str, Any]
+) -> dict[str, tuple[float, ...]]:
+    """Return the noise-to-signal that arrays add to each layer's own output, by layer and choice.
+
+    Args:
+        network: calibrated, with choices.
+        images: most rows of the example inputs that are run.
+        cores: of the target.
+    """
+    probe = _Probe(network, _rows(network, images))
+    arrays = ArrayNoise(network, cores)
+    with torch.no_grad():
+        return {
+            name: _of_arrays(layer, range(len(layer.choices)), probe, arrays)
+            for name, layer in network.layers.items()
+        }
+
+
+def _of_arrays(
+    layer: Layer, rows: Iterable[int], probe: _Probe, arrays: ArrayNoise
+) -> tuple[float, ...]:
+    if layer.weight is None:
+        return (0.0,) * len(layer.choices)
+    inputs = probe.found[layer.inputs[0]]
+    return tuple(arrays.of(layer, layer.choices[row], inputs) for row in rows)
 
 
 def _scored(
-    layer: Layer, kept: list[bool], probe: _Probe, arrays: ArrayNoise, gain: float
+    layer: Layer, rows: list[int], probe: _Probe, added: tuple[float, ...], gain: float
 ) -> Layer:
     noise: Noise = {}
     output: dict[int, float] = {}
-    rows: list[int] = [i for i, keep in enumerate(kept) if keep]
     scores = []
-    for row in rows:
+    for row, array in zip(rows, added, strict=True):
         choice = layer.choices[row]
         extent = extent_of(choice)
         key = (choice.operator, choice.bits.input, choice.bits.weight, extent)
@@ -113,7 +146,6 @@ def _scored(
             noise[key] = probe.operand_noise(layer, choice)
         if choice.bits.output not in output:
             output[choice.bits.output] = probe.output_noise(layer, choice.bits.output)
-        array = arrays.of(layer, choice, probe.found[layer.inputs[0]])
         scores.append(gain * (noise[key] + output[choice.bits.output] + array))
     kept_operators = {(layer.choices[i].core, layer.choices[i].operator) for i in rows}
     left_out = dict.fromkeys((c.core, c.operator) for c in layer.choices)

@@ -21,6 +21,7 @@ from enos_compiler.ir.kernels import extent_of
 from enos_compiler.ir.network import Layer, Network, Vector
 from enos_compiler.search.forms import Call
 from enos_compiler.search.mixture import Branch, BranchMixture, CompositeMixture, Mixture, Shares
+from enos_compiler.search.noise import disturbed
 from enos_compiler.search.tables import Candidate
 from enos_compiler.semantics.formats import grid_source
 from enos_compiler.semantics.widths import DEFAULT_BITS, layer_asks, width_rule
@@ -100,6 +101,8 @@ class Architecture(nn.Module):
         self._against: dict[str, Tensor] = {}
         self._beside: dict[str, tuple[float, ...]] = {}
         """By layer, what each choice's options add to the score of its class."""
+        self.noise: dict[str, Tensor] = {}
+        """(classes,) of the layers with any, noise-to-signal that arrays add to the output."""
         self.ranks = {name: _ranks(space) for name, space in self.spaces.items()}
         self.relaxed = Drawing(self, {})
         """Probabilities as the logits say."""
@@ -301,7 +304,7 @@ class SearchedWidths:
 
 
 class MixtureForm:
-    """A layer as the mixture of its candidates under an architecture."""
+    """A layer as the mixture of its candidates under an architecture, with its noise."""
 
     def __init__(self, architecture: Architecture, space: LayerSpace) -> None:
         self.architecture = architecture
@@ -309,8 +312,13 @@ class MixtureForm:
 
     def __call__(self, call: Call) -> Tensor:
         """Return the probability-weighted sum of the candidates."""
-        drawn = self.architecture.probabilities[self.space.layer.name]
-        return self.space.mixture.mix(call, self.space.shares(drawn))
+        layer = self.space.layer
+        drawn = self.architecture.probabilities[layer.name]
+        total = self.space.mixture.mix(call, self.space.shares(drawn))
+        noise = self.architecture.noise.get(layer.name)
+        if noise is None or not torch.is_grad_enabled():
+            return total
+        return disturbed(total, drawn @ noise, 1 if layer.op == "conv" else -1)
 
 
 def _gather(widths: Sequence[int], probabilities: Tensor) -> WidthShares:

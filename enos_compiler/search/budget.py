@@ -65,6 +65,11 @@ class Limit:
     held: Held | None = None
     """What is bound instead of the energy."""
 
+    @property
+    def standing(self) -> dict[str, tuple[int, ...]]:
+        """The row of the choice that stands for each class of each layer."""
+        return self.energy.standing if self.held is None else self.held.figures[0].standing
+
     def class_prices(self) -> dict[str, Tensor]:
         """Return what each class of each layer adds to an excess, by layer."""
         if self.held is None:

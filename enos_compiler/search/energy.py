@@ -37,6 +37,8 @@ class ExpectedEnergy:
     problem: Problem
     class_pj: dict[str, Tensor]
     """By layer, (classes,): the cheapest choice of each class, with its share of programming."""
+    standing: dict[str, tuple[int, ...]]
+    """By layer, (classes,): the row of that choice."""
 
     def __call__(self, drawing: Drawing) -> Tensor:
         """Return the expected energy of one inference in pJ."""
@@ -105,12 +107,13 @@ def expected_energy(
     """
     rates = rates or Rates()
     problem = build_problem(unscored(network), target, rates)
-    prices = {}
+    prices, standing = {}, {}
     for name, layer in network.layers.items():
         cheapest = _cheapest(network, layer, target, chosen_by or rates)
         found = [_price(network, layer, row, target, rates) for row in cheapest.values()]
         prices[name] = torch.tensor(found, dtype=torch.float32)
-    return ExpectedEnergy(network, problem, prices)
+        standing[name] = tuple(cheapest.values())
+    return ExpectedEnergy(network, problem, prices, standing)
 
 
 def unscored(network: Network) -> Network:

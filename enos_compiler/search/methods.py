@@ -100,7 +100,9 @@ class Bilevel(BudgetObjective):
         norm = sum(float(d.square().sum()) for d in direction if d is not None) ** 0.5
         reach = PROBE / max(norm, 1e-12)
         curved: list[list[Tensor | None]] = []
+        drawn = torch.get_rng_state()
         for sign in (1.0, -1.0):
+            torch.set_rng_state(drawn)  # the same noise on both sides, so that it cancels
             self._move(weights, start, direction, sign * reach)
             self._redraw()
             trainer.backward(chosen, penalty=False)

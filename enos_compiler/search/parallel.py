@@ -63,6 +63,30 @@ def mean_of(value: float) -> float:
     return float(whole) / dist.get_world_size()
 
 
+def mean_over(tensor: Tensor) -> Tensor:
+    """Return the mean of a tensor over all processes, entry by entry."""
+    if not is_parallel():
+        return tensor
+    whole = tensor.clone()
+    dist.all_reduce(whole)
+    return whole / dist.get_world_size()
+
+
+def normal_rows(like: Tensor) -> Tensor:
+    """Return standard normal numbers for this process's rows of a batch, shaped as `like`.
+
+    Every process draws those of the whole batch, so that n draw what one would. Channels lie last
+    in memory where `like` has four axes.
+    """
+    rows = len(like)
+    parts = dist.get_world_size() if is_parallel() else 1
+    mine = dist.get_rank() * rows if is_parallel() else 0
+    if like.dim() == 4:
+        n, c, h, w = like.shape
+        return torch.randn(parts * n, h, w, c)[mine : mine + rows].permute(0, 3, 1, 2)
+    return torch.randn(parts * rows, *like.shape[1:])[mine : mine + rows]
+
+
 def extremes_of(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
     """Return the least and greatest over all processes."""
     if not is_parallel():

@@ -8,7 +8,7 @@ supernet, the budget and the data; how they draw and train stands in `methods`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from math import inf, log
 from pathlib import Path
@@ -20,8 +20,9 @@ from enos_compiler.assign.assignment import solve_assignment
 from enos_compiler.assign.budget import Budget
 from enos_compiler.assign.figures import Rates, figures_of
 from enos_compiler.assign.measures import factors
-from enos_compiler.assign.sensitivity import score_layers
+from enos_compiler.assign.sensitivity import noise_of_arrays, score_layers
 from enos_compiler.assign.solver import Solver
+from enos_compiler.cores.base import HasArrays
 from enos_compiler.errors import FrontendError
 from enos_compiler.ir.network import Network
 from enos_compiler.search.architecture import Architecture, SearchedWidths
@@ -33,6 +34,7 @@ from enos_compiler.search.front import SOLVE_S, draw_front, posterior_samples
 from enos_compiler.search.methods import MethodOptions, Variational, make_method
 from enos_compiler.search.mixture import CompositeMixture
 from enos_compiler.search.module import NetworkModule
+from enos_compiler.search.noise import standing_noise
 from enos_compiler.search.parallel import is_parallel, start
 from enos_compiler.search.runlog import RunLog
 from enos_compiler.search.train import Settings, Trainer, is_small
@@ -74,6 +76,8 @@ class SearchSettings:
     with; 0 starts from equal probabilities."""
     tilted: bool = False
     """Meet the budget by weighing energies against the logits, not by a term of the loss."""
+    noise: bool = True
+    """Add what crossbars do to sums while the supernet trains."""
 
 
 def search(
@@ -92,8 +96,7 @@ def search(
     limit = _limit(network, target, settings.budget)
     network, float_section = train_float(network, data, settings)
     architecture = Architecture(network)
-    if settings.prior:
-        architecture.expect(_distortions(network, target, settings.seed), settings.prior)
+    _measure(architecture, network, target, limit, settings)
     items = len(data.dataset("train"))  # type: ignore[arg-type]  # checked above
     options = replace(settings.method_options, seed=settings.seed, items=items)
     method = make_method(settings.method, architecture, limit, settings.warm_up, options)
@@ -137,12 +140,26 @@ def search(
     return scored, section
 
 
-def _distortions(network: Network, target: Target, seed: int) -> dict[str, tuple[float, ...]]:
-    """Return the noise-to-signal at the outputs that each choice would cause, by layer."""
-    found = score_layers(
-        network, images=PRIOR_IMAGES, seed=seed, cores=target.cores, training=True
-    ).layers
-    return {name: layer.scores or () for name, layer in found.items()}
+def _measure(
+    architecture: Architecture,
+    network: Network,
+    target: Target,
+    limit: Limit,
+    settings: SearchSettings,
+) -> None:
+    """Tell the architecture what choices are expected to do, as far as the settings ask for it."""
+    noise: Mapping[str, Sequence[float]] = {}
+    if settings.prior:
+        found = score_layers(
+            network, images=PRIOR_IMAGES, seed=settings.seed, cores=target.cores, training=True
+        )
+        distortions = {name: layer.scores or () for name, layer in found.layers.items()}
+        architecture.expect(distortions, settings.prior)
+        noise = found.arrays
+    elif settings.noise and any(isinstance(core, HasArrays) for core in target.cores.values()):
+        noise = noise_of_arrays(network, images=PRIOR_IMAGES, cores=target.cores)
+    if settings.noise and noise:
+        architecture.noise = standing_noise(noise, limit.standing)
 
 
 def estimate_signs(architecture: Architecture, batch: int) -> None:
@@ -255,6 +272,7 @@ def _phase(
         settings.bf16,
         settings.prior,
         settings.tilted,
+        settings.noise,
     )
     return Settings(
         name=name,

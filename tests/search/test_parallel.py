@@ -39,6 +39,10 @@ settings = SearchSettings(
 torch.set_num_threads(1)
 import enos_compiler.search.run as run
 run.LEAST_HALVED = 10**6  # all rows tell the gradient, in both
+def noisy(architecture, *_rest):
+    classes = len(architecture.spaces["c2"].classes)
+    architecture.noise = {"c2": torch.linspace(0, 0.2, classes)}
+run._measure = noisy
 network = offer(build(width=4), ("mac", "shift", "mf"), (8,))
 found, section = search(network, data, chip(), settings)
 if is_first():
@@ -58,7 +62,7 @@ def _free_port() -> int:
 
 
 def test_two_processes_train_as_one(tmp_path: Path) -> None:
-    """Gradients, statistics, ranges and probabilities agree within float tolerance."""
+    """Gradients, statistics, noise, ranges and probabilities agree within float tolerance."""
     from safetensors.torch import load_file
 
     script = tmp_path / "train.py"
