@@ -110,7 +110,7 @@ def compile_kernel(run: Callable[[], object]) -> Path:
 def _compiled() -> ModuleType:
     """A second copy of the kernel whose functions numba compiles on their first call."""
     if not numba_version():
-        raise EnosError("numba is not installed", remedy="pip install 'enos-compiler[mapper]'")
+        raise EnosError("numba is not installed", remedy="pip install 'enos-compiler[numba]'")
     folder = cache_folder()
     folder.mkdir(parents=True, exist_ok=True)
     os.environ["NUMBA_CACHE_DIR"] = str(folder)

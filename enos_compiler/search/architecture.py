@@ -87,6 +87,7 @@ class Architecture(nn.Module):
         super().__init__()
         self.network = network
         self.rules = {v.name: width_rule(v) for v in network.vectors.values()}
+        self.readers = {value: network.consumers(value) for value in network.values}
         self.spaces: dict[str, LayerSpace] = {}
         self.free = nn.ParameterList()
         self.shared = nn.ParameterDict()
@@ -242,6 +243,7 @@ class Drawing:
         self.network = architecture.network
         self.spaces = architecture.spaces
         self.rules = architecture.rules
+        self.readers = architecture.readers
         self.probabilities = probabilities
         self._stored: dict[str, WidthShares] = {}
 
@@ -267,7 +269,7 @@ class Drawing:
 
     def _demand(self, value: str) -> WidthShares:
         """Return the mean of what the readers of a value ask; empty without readers."""
-        asked = [a for a in (self._asked(n, value) for n in self.network.consumers(value)) if a]
+        asked = [a for a in (self._asked(n, value) for n in self.readers[value]) if a]
         widths = sorted({bits for ask in asked for bits in ask}, reverse=True)
         zero = torch.tensor(0.0)
         return {b: sum((a.get(b, zero) for a in asked), start=zero) / len(asked) for b in widths}
@@ -323,6 +325,8 @@ class MixtureForm:
 
 def _gather(widths: Sequence[int], probabilities: Tensor) -> WidthShares:
     distinct = sorted(set(widths), reverse=True)
+    if len(distinct) == 1:
+        return {distinct[0]: torch.ones(())}
     rows = torch.tensor([distinct.index(bits) for bits in widths])
     sums = probabilities.new_zeros(len(distinct)).index_add(0, rows, probabilities)
     return dict(zip(distinct, sums.unbind(), strict=True))

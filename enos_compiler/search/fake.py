@@ -63,10 +63,14 @@ class _Sign(torch.autograd.Function):
 
 def fake_quantize(x: Tensor, fmt: ValueFormat) -> Tensor:
     """Return the real values of the codes of `x`, differentiably, in float32."""
-    low = (fmt.low - fmt.zero_point) * fmt.scale
-    high = (fmt.high - fmt.zero_point) * fmt.scale
+    low, high = bounds(fmt)
     rounded: Tensor = _Round.apply(x.float(), fmt.scale, low, high)  # type: ignore[no-untyped-call]
     return rounded
+
+
+def bounds(fmt: ValueFormat) -> tuple[float, float]:
+    """Return the real values of the least and the greatest code."""
+    return (fmt.low - fmt.zero_point) * fmt.scale, (fmt.high - fmt.zero_point) * fmt.scale
 
 
 def sign(x: Tensor) -> Tensor:

@@ -41,8 +41,8 @@ class Call:
     """As stored."""
     weight: Tensor | None
     bias: Tensor | None
-    gain: Tensor | None
-    """(M,) gamma / sigma of the fused normalisation by its running statistics, detached."""
+    gain_of: Callable[[], Tensor | None]
+    """Returns (M,) gamma / sigma of the fused normalisation by its running statistics, detached."""
     read: Reader
     read_format: Callable[[str, int], ValueFormat]
     """(value name, bits) -> the format of what `read` returns."""
@@ -99,16 +99,19 @@ class FoldedMac:
     def __call__(self, call: Call, weight: Tensor, input_bits: int) -> Tensor:
         """Return the rounded weights, in the shape of `weight`."""
         input_max = call.read_format(call.layer.inputs[0], input_bits).max_abs
+        gain = call.gain_of()
         if torch.is_grad_enabled():
             self._kept = None
-            return self._rounded(call, weight, input_max)
-        if self._kept is None or not self._same(weight, call.gain, input_max):
-            rounded = self._rounded(call, weight, input_max)
-            self._kept = (weight.clone(), call.gain, input_max, rounded)
+            return self._rounded(call, weight, gain, input_max)
+        if self._kept is None or not self._same(weight, gain, input_max):
+            rounded = self._rounded(call, weight, gain, input_max)
+            self._kept = (weight.clone(), gain, input_max, rounded)
         return self._kept[3]
 
-    def _rounded(self, call: Call, weight: Tensor, input_max: int) -> Tensor:
-        gain = torch.ones(()) if call.gain is None else call.gain.view(call.weight_axes)
+    def _rounded(
+        self, call: Call, weight: Tensor, of_norm: Tensor | None, input_max: int
+    ) -> Tensor:
+        gain = torch.ones(()) if of_norm is None else of_norm.view(call.weight_axes)
         gain = torch.where(gain == 0, torch.ones_like(gain), gain)
         plain, _ = Mac().weight_forms(weight * gain, self.weight_bits, input_max=input_max)
         if plain is None:

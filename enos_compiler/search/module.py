@@ -16,7 +16,7 @@ operator that was offered on it stays right.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -28,8 +28,10 @@ from enos_compiler.ir.formats import ValueFormat
 from enos_compiler.ir.network import Layer, Network, Vector
 from enos_compiler.ir.ops import op_name
 from enos_compiler.operators.quantize_network import is_plain_sum
+from enos_compiler.search import compiled
 from enos_compiler.search.fake import fake_quantize
 from enos_compiler.search.forms import Call, FloatForm, LayerForm
+from enos_compiler.search.norm_round import Extremes, norm_round, statistics_of, sum_round
 from enos_compiler.search.parallel import batch_moments, extremes_of, is_parallel
 from enos_compiler.semantics.formats import format_at, grid_source
 
@@ -107,14 +109,23 @@ class NetworkModule(nn.Module):
         self._merged = {
             name for name, row in self._rows.items() if self._floors[row] and self._unsigned[row]
         }
+        self._ending = _ending_values(network, self._rows, self._merged)
+        self._settled: set[str] = set()
+        """Values that this pass has rounded together with what computes them."""
         self._copies: dict[tuple[str, int], Tensor] = {}
         self._ranges_now: list[list[float]] = []
+        self._formats: dict[tuple[str, int], ValueFormat] = {}
+        """Of the ranges as they are now."""
         self._fx_nodes = {node.name: node for node in network.graph.graph.nodes}
 
     def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Run the network on a batch; returns what the model returns, as a tensor or a tuple."""
         self._copies.clear()
-        self._ranges_now = self.ranges.tolist()
+        self._settled.clear()
+        ranges = self.ranges.tolist()
+        if ranges != self._ranges_now:
+            self._ranges_now = ranges
+            self._formats.clear()
         self._follows = self.training and int(self.passes) % FOLLOWED == 0
         if self.training:
             self.passes += 1
@@ -155,8 +166,10 @@ class NetworkModule(nn.Module):
 
     def format_of(self, value: str, bits: int) -> ValueFormat:
         """Return the format that `value` has at `bits`, by the ranges as they are now."""
-        low, high = self._ranges_now[self._rows[value]]
-        return format_at(self.network, value, bits, (low, high))
+        if (value, bits) not in self._formats:
+            low, high = self._ranges_now[self._rows[value]]
+            self._formats[value, bits] = format_at(self.network, value, bits, (low, high))
+        return self._formats[value, bits]
 
     def write_back(self) -> Network:
         """Return a copy of the network with the parameters, statistics and ranges of now."""
@@ -187,6 +200,8 @@ class NetworkModule(nn.Module):
             return args[0]  # type: ignore[no-any-return]  # rounding to codes >= 0 is the ReLU
         if vector is not None:
             args = self._narrowed(vector, node, args)
+            if op_name(compute) == "add":
+                return self._sum(node, args)
         return compute(*args, **node.kwargs)  # type: ignore[no-any-return]
 
     def _layer(self, layer: Layer, node: fx.Node, args: tuple[Any, ...]) -> Tensor:
@@ -204,7 +219,7 @@ class NetworkModule(nn.Module):
             inputs=operands,
             weight=weight,
             bias=bias,
-            gain=self._gain(layer),
+            gain_of=lambda: self._gain(layer),
             read=lambda value, bits: self._copy(value, bits, stored[value]),
             read_format=self._read_format,
         )
@@ -225,7 +240,45 @@ class NetworkModule(nn.Module):
         eps = float(node.kwargs["eps"])  # type: ignore[arg-type]
         if live and is_parallel():
             return _parallel_batch_norm(x, mean, var, weight, bias, eps)
-        return F.batch_norm(x, mean, var, weight, bias, live, MOMENTUM, eps)
+        value = self._ending.get(node.name)
+        bits = self._only_width(value)
+        if (
+            not live
+            or value is None
+            or bits is None
+            or weight is None
+            or bias is None
+            or not compiled.takes(x)
+        ):
+            return F.batch_norm(x, mean, var, weight, bias, live, MOMENTUM, eps)
+        now = statistics_of(x)
+        count = x.numel() // x.shape[1]
+        mean.lerp_(now.mean.to(mean.dtype), MOMENTUM)
+        var.lerp_((now.variance * (count / (count - 1))).to(var.dtype), MOMENTUM)
+
+        def format_of(extremes: Callable[[], Extremes]) -> ValueFormat:
+            if self._is_followed(value):
+                self._follow(self._rows[value], *extremes())
+            return self.format_of(value, bits)
+
+        self._settled.add(value)
+        return norm_round(x, weight, bias, now, eps, format_of)
+
+    def _sum(self, node: fx.Node, args: tuple[Any, ...]) -> Tensor:
+        """Add two tensors, and round the sum with them where a value ends there."""
+        value = self._ending.get(node.name)
+        bits = self._only_width(value)
+        if (
+            value is None
+            or bits is None
+            or not all(isinstance(x, Tensor) for x in args)
+            or self._is_followed(value)
+            or not compiled.takes(*args)
+        ):
+            return node.target(*args, **node.kwargs)  # type: ignore[no-any-return, operator]
+        self._settled.add(value)
+        x, y = args
+        return sum_round(x, y, self.format_of(value, bits))
 
     def _narrowed(self, vector: Vector, node: fx.Node, args: tuple[Any, ...]) -> tuple[Any, ...]:
         """Return the arguments with every rounded value as the vector operation reads it."""
@@ -238,11 +291,12 @@ class NetworkModule(nn.Module):
 
     def _settle(self, name: str, tensor: Tensor) -> Tensor:
         """Round the tensor of node `name` if a value ends there."""
-        if name not in self._rows:
+        if name not in self._rows or name in self._settled:
             return tensor
-        row = self._rows[name]
-        if self._follows and self.network.values[name].kind == "internal":
-            self._follow(row, tensor)
+        if self._is_followed(name):
+            self._follow(
+                self._rows[name], *(float(end) for end in _flat(tensor.detach()).aminmax())
+            )
         stored = self.widths.stored(name)
         if len(stored) == 1:
             return fake_quantize(tensor, self.format_of(name, next(iter(stored))))
@@ -252,20 +306,26 @@ class NetworkModule(nn.Module):
             mixed = part if mixed is None else mixed + part
         return tensor if mixed is None else mixed
 
-    def _follow(self, row: int, tensor: Tensor) -> None:
-        flat = _flat(tensor.detach())
+    def _only_width(self, value: str | None) -> int | None:
+        """Return the width of a value that has but one."""
+        stored = {} if value is None else self.widths.stored(value)
+        return next(iter(stored)) if len(stored) == 1 else None
+
+    def _is_followed(self, value: str) -> bool:
+        """Return whether this pass moves the value's range."""
+        return self._follows and self.network.values[value].kind == "internal"
+
+    def _follow(self, row: int, low: float, high: float) -> None:
+        """Move a value's range towards the extremes of a batch."""
         if self._unsigned[row]:
-            high = flat.amax().double().clamp_min_(0.0)
-            low = (
-                torch.zeros_like(high) if self._floors[row] else flat.amin().double().clamp_min_(0)
-            )
-        else:
-            low, high = (end.double() for end in flat.aminmax())
-        now = torch.stack(extremes_of(low, high))
+            low, high = 0.0 if self._floors[row] else max(low, 0.0), max(high, 0.0)
+        ends = torch.tensor([low, high], dtype=torch.float64)
+        now = torch.stack(extremes_of(*ends))
         if not bool(torch.isfinite(now).all()):
             return  # the loss will say so, and where it began
         self.ranges[row].lerp_(now, 1 - (1 - MOMENTUM) ** FOLLOWED)
         self._ranges_now[row] = self.ranges[row].tolist()
+        self._formats.clear()
 
     def _copy(self, value: str, bits: int, stored: Tensor) -> Tensor:
         """Return what a reader of `bits` gets of a stored value; copies are made once a batch."""
@@ -297,6 +357,17 @@ def _parallel_batch_norm(
         factor = factor * weight
     y = (x - now.view(axes)) * factor.view(axes)
     return y if bias is None else y + bias.view(axes)
+
+
+def _ending_values(
+    network: Network, values: Collection[str], merged: Collection[str]
+) -> dict[str, str]:
+    """Return the value that ends at each node, or at the ReLU of codes >= 0 right behind it."""
+    ending = {name: name for name in values}
+    for node in network.graph.graph.nodes:
+        if node.name not in values and [reader.name in merged for reader in node.users] == [True]:
+            ending[node.name] = next(iter(node.users)).name
+    return ending
 
 
 def _is_relu(network: Network, value: str) -> bool:

@@ -72,7 +72,7 @@ def a_call(x: Tensor, weight: Tensor, **attributes: Any) -> Call:
         inputs=(x,),
         weight=weight,
         bias=None,
-        gain=None,
+        gain_of=lambda: None,
         read_format=lambda _value, bits: ValueFormat(-bits, 0, bits),
         read=lambda _value, bits: (x / ROUNDING[bits]).round() * ROUNDING[bits],
     )
