@@ -30,7 +30,7 @@ import random
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -278,19 +278,7 @@ class Bench:
         if splits is None:
             raise SystemExit(f"{self.folder}: no CIFAR-10 there; --data names its folder")
 
-        def first(split: str, count: int) -> Callable[[], Any]:
-            def opened() -> Any:
-                dataset = splits[split]()
-                return Subset(dataset, range(min(count, len(dataset))))
-
-            return opened
-
-        return Data(
-            train=first("train", self.knobs.images),
-            validation=first("validation", VALIDATION_IMAGES),
-            test=splits["test"],
-            batch_size=self.knobs.batch,
-        )
+        return some_of(splits, self.knobs.images, self.knobs.batch)
 
     def place(self, run: Run) -> Path:
         """Return the folder of a run's checkpoints."""
@@ -331,6 +319,24 @@ class Bench:
         line = {"run": run.name, **asdict(run), **result, "knobs": asdict(self.knobs)}
         with self.results.open("a") as file:
             file.write(json.dumps(line) + "\n")
+
+
+def some_of(splits: Mapping[str, Callable[[], Any]], images: int, batch: int) -> Data:
+    """Return the first training and validation images and the whole test set."""
+
+    def first(split: str, count: int) -> Callable[[], Any]:
+        def opened() -> Any:
+            dataset = splits[split]()
+            return Subset(dataset, range(min(count, len(dataset))))
+
+        return opened
+
+    return Data(
+        train=first("train", images),
+        validation=first("validation", VALIDATION_IMAGES),
+        test=splits["test"],
+        batch_size=batch,
+    )
 
 
 def _scored(network: Network, score: Callable[[Choice], float]) -> Network:

@@ -52,9 +52,9 @@ class Search(Pass):
     """Sequential: layers by energy share, forward or random."""
     front: Annotated[int, Field(ge=0)] = 0
     """Budgets between the floor and all-MAC whose networks are measured; 0 for none."""
-    prior: Annotated[float, Field(ge=0)] = 0.0
+    prior: Annotated[float, Field(ge=0)] = 100.0
     """What a noise-to-signal of one at the outputs takes from a log-probability at the start."""
-    tilted: bool = False
+    tilted: bool = True
     """Meet the budget by weighing energies against the logits, not by a term of the loss."""
     noise: bool = True
     """Add what crossbars' converters and devices do to sums while training."""

@@ -30,7 +30,7 @@ from enos_compiler.ir.formats import ValueFormat
 from enos_compiler.ir.kernels import extent_of, inside
 from enos_compiler.ir.network import Layer, Network
 from enos_compiler.ir.ops import SAMPLE_OPS
-from enos_compiler.operators.base import Operator
+from enos_compiler.operators.base import Operator, TrainsItself
 from enos_compiler.operators.quantize_network import is_plain_sum
 from enos_compiler.semantics.quantizer import dequantize, quantize_codes
 
@@ -231,6 +231,12 @@ class _Probe:
             right = self._rounded(layer.inputs[1], choice.bits.weight)
             return compute(x, right, **node.kwargs)  # type: ignore[no-any-return]
         weight, bias = self._operands(node)
+        if isinstance(operator, TrainsItself):
+            fmt = self._format(layer.inputs[0], choice.bits.input)
+            total = operator.train_sum(x, weight, layer, choice.bits.weight, fmt)
+            if bias is None:
+                return total
+            return total + bias.view(-1, *(1,) * (total.dim() - 2 if layer.op == "conv" else 0))
         extent = extent_of(choice)
         plain, signed = self._weights(layer, operator, weight, choice.bits.weight, extent)
         total = compute(

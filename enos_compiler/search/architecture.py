@@ -185,14 +185,15 @@ class Architecture(nn.Module):
         counts on top: a crossbar's size changes its noise, which no mixture of weights shows.
         """
         space = self.spaces[layer.name]
-        by_arithmetic: dict[tuple[str, Bits, int], float] = {}
-        shares = torch.softmax(self._logits()[layer.name].detach(), 0).double().tolist()
-        for one, share in zip(space.classes, shares, strict=True):
-            by_arithmetic[one.arithmetic] = by_arithmetic.get(one.arithmetic, 0.0) + share
-        tiny = torch.finfo(torch.float32).tiny
+        rows: dict[tuple[str, Bits, int], list[int]] = {}
+        for row, one in enumerate(space.classes):
+            rows.setdefault(one.arithmetic, []).append(row)
+        # In logarithms: what a distortion made all but impossible still differs from what is worse.
+        logarithms = torch.log_softmax(self._logits()[layer.name].detach().double(), 0)
+        least = {key: -float(logarithms[same].logsumexp(0)) for key, same in rows.items()}
         beside = self._beside.get(layer.name, (0.0,) * len(layer.choices))
         return tuple(
-            more - float(torch.tensor(max(by_arithmetic[class_of(c).arithmetic], tiny)).log())
+            more + least[class_of(c).arithmetic]
             for c, more in zip(layer.choices, beside, strict=True)
         )
 

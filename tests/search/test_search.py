@@ -70,6 +70,19 @@ def test_scores_are_log_probabilities_of_the_arithmetic(offered: Network, data: 
     assert all(record["figures"]["expected_energy_pj"] > 0 for record in section["epochs"])
 
 
+def test_scores_tell_the_all_but_impossible_apart(offered: Network) -> None:
+    """exp(-300) and exp(-400) are both zero in float32."""
+    architecture = Architecture(offered)
+    rows = range(len(offered.layers["c2"].choices))
+    distortions = {
+        name: tuple(float(row) for row in range(len(layer.choices)))
+        for name, layer in offered.layers.items()
+    }
+    architecture.expect(distortions, 100.0)
+    wanted = [100.0 * row for row in rows]
+    assert list(architecture.scores(offered.layers["c2"])) == pytest.approx(wanted, abs=1e-3)
+
+
 def test_same_seed_same_numbers(offered: Network, data: Data) -> None:
     first, _ = search(offered, data, chip(), settings(epochs=1))
     torch.rand(7)

@@ -11,7 +11,9 @@ import torch
 from small_network import build, offer
 from torch.nn import functional as F  # noqa: N812
 
-from enos_compiler.assign.sensitivity import PERTURBATION, score_layers
+from enos_compiler.assign.sensitivity import PERTURBATION, _Probe, score_layers
+from enos_compiler.cores.attach import Request, attach_choices
+from enos_compiler.cores.target import load_target
 from enos_compiler.ir.choice import Bits, Choice
 from enos_compiler.ir.network import Network
 from enos_compiler.operators.mac import Mac
@@ -108,6 +110,33 @@ def test_layer_without_a_training_free_choice_keeps_what_it_has(offered: Network
     scores = found.layers["c2"].scores or ()
     assert len(scores) == len(only)
     assert all(np.isfinite(s) and s > 0 for s in scores)
+
+
+def test_operator_that_is_no_convolution_is_scored_by_its_own_sum() -> None:
+    """The distances of adder by their definition, fitted to c2's sums by least squares."""
+    request = Request(("mac", "adder"), (4,), (4,))
+    network = attach_choices(build(width=6), load_target("digital"), request)[0]
+    found = score_layers(network, images=8, seed=0, training=True)
+    layer = found.layers["c2"]
+    row = next(i for i, c in enumerate(layer.choices) if c.operator == "adder")
+    probe = _Probe(network, (network.example_inputs[0][:8],))
+    fmt = format_at(network, "r1", 4)
+    codes = quantize_codes(probe.found["r1"].numpy(), fmt).astype(np.float64) - fmt.zero_point
+    weight = network.tensor("c2_weight").detach().numpy().astype(np.float64)
+    steps = np.clip(np.rint(weight / fmt.scale), -8, 7)
+    padded = np.pad(codes, ((0, 0), (0, 0), (1, 1), (1, 1)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(2, 3))
+    norm, wanted = probe.found["n2"].numpy(), probe.found["c2"].numpy()
+    error = 0.0
+    for m in range(6):
+        distances = np.abs(np.moveaxis(windows, 1, 3) - steps[m]).sum((3, 4, 5)).ravel()
+        design = np.stack((distances, np.ones_like(distances)), 1)
+        fitted = design @ np.linalg.lstsq(design, wanted[:, m].ravel(), rcond=None)[0]
+        slope = (norm[0, m].max() - norm[0, m].min()) / (wanted[0, m].max() - wanted[0, m].min())
+        error += np.square((fitted - wanted[:, m].ravel()) * slope).sum()
+    by_hand = error / np.square(norm).sum() + probe.output_noise(layer, 4)
+    score = (layer.scores or ())[row]
+    assert score == pytest.approx(found.gains["c2"] * by_hand, rel=1e-3)
 
 
 def test_same_seed_same_scores(offered: Network) -> None:
