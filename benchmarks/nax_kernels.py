@@ -43,6 +43,7 @@ from enos_compiler.options import Options
 from enos_compiler.pass_text import parse_passes
 from enos_compiler.search.energy import unscored
 from enos_compiler.search.evaluate import evaluate, module_predictor
+from enos_compiler.search.noise import chosen_noise
 from enos_compiler.search.run import SearchSettings, search, train_float
 from enos_compiler.search.tune import TuneSettings, assigned_module, tune
 
@@ -150,7 +151,8 @@ class Bench:
     ) -> dict[str, Any]:
         """Return the figures of a row after its tuning."""
         place = self.out / name.replace(" ", "-").replace(",", "")
-        settings = TuneSettings(epochs, 2e-3, 0, place, _tell)
+        noise = chosen_noise(network, self.target.cores)
+        settings = TuneSettings(epochs, 2e-3, 0, place, _tell, noise)
         data = self.user.data()
         tuned, _ = tune(network, data, settings)  # type: ignore[arg-type]
         found = evaluate(module_predictor(assigned_module(tuned).eval()), data, "validation")  # type: ignore[arg-type]
@@ -230,7 +232,7 @@ def main() -> None:
         ("finetune", 4),
         ("batch", 50),
         ("test-images", 1000),
-        ("devices", 2),
+        ("devices", 5),
     ):
         parser.add_argument(f"--{name}", type=int, default=default, metavar="N")
     parser.add_argument(

@@ -32,6 +32,8 @@ class Finetune(Pass):
     """`none`: 8 after a search that trained, else 0."""
     learning_rate: float = 1e-3
     """At its highest."""
+    noise: bool = True
+    """Add what crossbars' converters and devices do to sums while training."""
 
     def run(self, network: Network, context: Context) -> Network:
         """Return the network with tuned parameters; unchanged where nothing is to be trained."""
@@ -46,10 +48,16 @@ class Finetune(Pass):
                 place="pass finetune",
                 remedy="give the model file a data() function, or leave the pass out",
             )
+        from enos_compiler.search.noise import chosen_noise
         from enos_compiler.search.tune import TuneSettings, tune
 
         settings = TuneSettings(
-            epochs, self.learning_rate, context.seed, context.work_folder, context.say
+            epochs,
+            self.learning_rate,
+            context.seed,
+            context.work_folder,
+            context.say,
+            noise=chosen_noise(network, context.target.cores) if self.noise else {},
         )
         tuned, section = tune(network, data, settings)
         return tuned.with_section(self.name, section)

@@ -21,7 +21,7 @@ from enos_compiler.ir.kernels import extent_of
 from enos_compiler.ir.network import Layer, Network, Vector
 from enos_compiler.search.forms import Call
 from enos_compiler.search.mixture import Branch, BranchMixture, CompositeMixture, Mixture, Shares
-from enos_compiler.search.noise import disturbed
+from enos_compiler.search.noise import in_training
 from enos_compiler.search.tables import Candidate
 from enos_compiler.semantics.formats import grid_source
 from enos_compiler.semantics.widths import DEFAULT_BITS, layer_asks, width_rule
@@ -319,9 +319,7 @@ class MixtureForm:
         drawn = self.architecture.probabilities[layer.name]
         total = self.space.mixture.mix(call, self.space.shares(drawn))
         noise = self.architecture.noise.get(layer.name)
-        if noise is None or not torch.is_grad_enabled():
-            return total
-        return disturbed(total, drawn @ noise, 1 if layer.op == "conv" else -1)
+        return total if noise is None else in_training(call, total, drawn @ noise)
 
 
 def _gather(widths: Sequence[int], probabilities: Tensor) -> WidthShares:

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What crossbars do to a layer's sum while the supernet trains: one sample of the mixture's noise.
+"""What crossbars do to a layer's sum while a network trains: one sample of their noise.
 
 Converters and devices change a sum by an error of a measured power, relative to the output's. A
 mixture of candidates has the probability-weighted mean of their powers; one Gaussian sample of it
 is added to the mixed sum, whatever the number of candidates. Its deviation is differentiable in the
 probabilities, so that a noisy choice costs what its noise does to the loss. Digital choices have
-none.
+none. Fine-tuning adds the noise of the choice that was made.
 
 The power is taken relative to each output channel's own: behind a normalisation, which gives every
 channel its scale, the error is then the measured share of the output's power.
@@ -14,11 +14,43 @@ channel its scale, the error is then the measured share of the output's power.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from enos_compiler.assign.sensitivity import noise_of_arrays
+from enos_compiler.cores.base import HasArrays
+from enos_compiler.ir.network import Network
+from enos_compiler.search.forms import Call, LayerForm
 from enos_compiler.search.parallel import mean_over, normal_rows
+
+IMAGES = 64
+"""Example inputs on which choices are measured."""
+
+
+def array_noise(network: Network, cores: Mapping[str, Any]) -> dict[str, tuple[float, ...]]:
+    """Return the noise-to-signal of every choice at its layer's output; empty without crossbars.
+
+    Args:
+        network: calibrated, with choices.
+        cores: of the target.
+    """
+    if not any(isinstance(core, HasArrays) for core in cores.values()):
+        return {}
+    return noise_of_arrays(network, images=IMAGES, cores=cores)
+
+
+def chosen_noise(network: Network, cores: Mapping[str, Any]) -> dict[str, float]:
+    """Return the noise-to-signal of the assigned choices of the layers that have any."""
+    alone = {
+        name: replace(layer, choices=(layer.choice,))
+        for name, layer in network.layers.items()
+        if layer.choice is not None
+    }
+    found = array_noise(network.with_layers(alone), cores)
+    return {name: noise for name, (noise,) in found.items() if noise}
 
 
 def standing_noise(
@@ -38,6 +70,26 @@ def standing_noise(
         for name, standing in rows.items()
     }
     return {name: noise for name, noise in found.items() if bool(noise.any())}
+
+
+@dataclass(frozen=True, slots=True)
+class DisturbedForm:
+    """A layer's form with noise in training."""
+
+    form: LayerForm
+    variance: float
+    """Relative to that of each channel."""
+
+    def __call__(self, call: Call) -> Tensor:
+        """Return the form's sum, with a sample of noise where gradients are taken."""
+        return in_training(call, self.form(call), torch.tensor(self.variance))
+
+
+def in_training(call: Call, total: Tensor, variance: Tensor) -> Tensor:
+    """Return a layer's sum with one sample of noise where gradients are taken, else as it is."""
+    if not torch.is_grad_enabled():
+        return total
+    return disturbed(total, variance, 1 if call.layer.op == "conv" else -1)
 
 
 def disturbed(total: Tensor, variance: Tensor, channels: int) -> Tensor:

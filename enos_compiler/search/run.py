@@ -20,9 +20,8 @@ from enos_compiler.assign.assignment import solve_assignment
 from enos_compiler.assign.budget import Budget
 from enos_compiler.assign.figures import Rates, figures_of
 from enos_compiler.assign.measures import factors
-from enos_compiler.assign.sensitivity import noise_of_arrays, score_layers
+from enos_compiler.assign.sensitivity import score_layers
 from enos_compiler.assign.solver import Solver
-from enos_compiler.cores.base import HasArrays
 from enos_compiler.errors import FrontendError
 from enos_compiler.ir.network import Network
 from enos_compiler.search.architecture import Architecture, SearchedWidths
@@ -34,7 +33,7 @@ from enos_compiler.search.front import SOLVE_S, draw_front, posterior_samples
 from enos_compiler.search.methods import MethodOptions, Variational, make_method
 from enos_compiler.search.mixture import CompositeMixture
 from enos_compiler.search.module import NetworkModule
-from enos_compiler.search.noise import standing_noise
+from enos_compiler.search.noise import IMAGES, array_noise, standing_noise
 from enos_compiler.search.parallel import is_parallel, start
 from enos_compiler.search.runlog import RunLog
 from enos_compiler.search.train import Settings, Trainer, is_small
@@ -45,8 +44,6 @@ if TYPE_CHECKING:
 
 LEAST_HALVED = 16
 """Batches below it are never halved to estimate gradients."""
-PRIOR_IMAGES = 64
-"""Example inputs on which the distortion of every choice is measured before the search."""
 UNTRAINED = 1.5
 """A network below this multiple of the most frequent answer's share has learnt nothing."""
 
@@ -151,13 +148,13 @@ def _measure(
     noise: Mapping[str, Sequence[float]] = {}
     if settings.prior:
         found = score_layers(
-            network, images=PRIOR_IMAGES, seed=settings.seed, cores=target.cores, training=True
+            network, images=IMAGES, seed=settings.seed, cores=target.cores, training=True
         )
         distortions = {name: layer.scores or () for name, layer in found.layers.items()}
         architecture.expect(distortions, settings.prior)
         noise = found.arrays
-    elif settings.noise and any(isinstance(core, HasArrays) for core in target.cores.values()):
-        noise = noise_of_arrays(network, images=PRIOR_IMAGES, cores=target.cores)
+    elif settings.noise:
+        noise = array_noise(network, target.cores)
     if settings.noise and noise:
         architecture.noise = standing_noise(noise, limit.standing)
 

@@ -4,12 +4,13 @@
 Every layer computes its own choice, every value is rounded at its own width, mac weights are
 rounded with the normalisation folded in. Over the last part of the epochs the normalisation keeps
 its running statistics, as the compiled network will; the epoch of best validation accuracy stays.
+Layers on crossbars have a sample of their arrays' noise while they train.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from enos_compiler.search.checkpoint import fingerprint
 from enos_compiler.search.evaluate import evaluate, fixed_batch, module_predictor
 from enos_compiler.search.forms import assigned_forms
 from enos_compiler.search.module import NetworkModule
+from enos_compiler.search.noise import DisturbedForm
 from enos_compiler.search.train import EpochRecord, Objective, Settings, Trainer, is_small
 from enos_compiler.semantics.widths import asked_bits, stored_bits
 
@@ -71,17 +73,21 @@ class TuneSettings:
     seed: int
     folder: Path | None
     say: Callable[[str], None]
+    noise: Mapping[str, float] = field(default_factory=dict)
+    """By layer, the noise-to-signal that arrays add to its output while it trains."""
 
 
-def assigned_module(network: Network) -> NetworkModule:
-    """Return an assigned network as it will compute, differentiable."""
-    return NetworkModule(network, assigned_forms(network.layers), AssignedWidths(network))
+def assigned_module(network: Network, noise: Mapping[str, float] | None = None) -> NetworkModule:
+    """Return an assigned network as it will compute, differentiable; with noise in training."""
+    forms = assigned_forms(network.layers)
+    forms.update({name: DisturbedForm(forms[name], one) for name, one in (noise or {}).items()})
+    return NetworkModule(network, forms, AssignedWidths(network))
 
 
 def tune(network: Network, data: Data, settings: TuneSettings) -> tuple[Network, dict[str, Any]]:
     """Return the network with tuned parameters and ranges, and what the report says of it."""
     data = data.for_network(network)
-    module = assigned_module(network)
+    module = assigned_module(network, settings.noise)
     batch = fixed_batch(network)
     settle(module, data, batch)
     before = evaluate(module_predictor(module), data, "validation", batch=batch)
@@ -92,7 +98,10 @@ def tune(network: Network, data: Data, settings: TuneSettings) -> tuple[Network,
         tail = "" if accuracy is None else f", validation accuracy {accuracy:.1%}"
         settings.say(f"finetune epoch {record.epoch}: loss {record.loss:.3f}{tail}")
 
-    decisive = ("finetune", settings.epochs, settings.learning_rate, settings.seed)
+    decisive = (
+        *("finetune", settings.epochs, settings.learning_rate, settings.seed),
+        tuple(settings.noise.items()),
+    )
     phase = Settings(
         name="finetune",
         epochs=settings.epochs,

@@ -12,6 +12,7 @@ import torch
 from small_network import build, chip, offer
 
 from enos_compiler.assign.array_noise import ArrayNoise
+from enos_compiler.assign.assignment import solve_assignment
 from enos_compiler.assign.budget import Budget
 from enos_compiler.assign.sensitivity import noise_of_arrays, score_layers
 from enos_compiler.cores.attach import Request, attach_choices
@@ -19,13 +20,14 @@ from enos_compiler.cores.target import Target, load_target
 from enos_compiler.frontend.data import Data
 from enos_compiler.ir.network import Network
 from enos_compiler.search.architecture import Architecture, SearchedWidths, class_of
-from enos_compiler.search.energy import expected_energy
+from enos_compiler.search.energy import expected_energy, unscored
 from enos_compiler.search.methods import MethodOptions
 from enos_compiler.search.module import NetworkModule
-from enos_compiler.search.noise import disturbed, standing_noise
+from enos_compiler.search.noise import chosen_noise, disturbed, standing_noise
 from enos_compiler.search.parallel import normal_rows
 from enos_compiler.search.run import SearchSettings, search
 from enos_compiler.search.train import Trainer
+from enos_compiler.search.tune import TuneSettings, assigned_module, tune
 
 
 def settings(folder: Path | None = None, method: str = "single") -> SearchSettings:
@@ -78,7 +80,7 @@ def summed(architecture: Architecture, layer: str, *, grad: bool) -> torch.Tenso
         found.append(form(call))  # type: ignore[arg-type]
         return found[0]
 
-    module.forms[layer] = watched  # type: ignore[assignment]
+    module.forms[layer] = watched
     with torch.set_grad_enabled(grad):
         module(architecture.network.example_inputs[0])
     return found[0]
@@ -195,6 +197,35 @@ def test_a_digital_chip_is_searched_as_without_noise(data: Data) -> None:
     assert [one.scores for one in first.layers.values()] == [
         one.scores for one in second.layers.values()
     ]
+
+
+def test_fine_tuning_has_the_noise_of_the_chosen_arrays(
+    on_crossbars: Network,
+    crossbars: Target,
+    data: Data,
+    measured: dict[str, tuple[float, ...]],
+    tmp_path: Path,
+) -> None:
+    scored = replace(unscored(on_crossbars), facts=on_crossbars.facts | {"choices", "scored"})
+    chosen = solve_assignment(scored, crossbars, Budget.parse("floor+0.5"), 60.0).network
+    noise = chosen_noise(chosen, crossbars.cores)
+    for name, layer in chosen.layers.items():
+        assert layer.choice is not None
+        row = on_crossbars.layers[name].choices.index(layer.choice)
+        assert noise.get(name, 0.0) == pytest.approx(measured[name][row], rel=0.5)
+    assert noise["c2"] > 0
+    plain, noisy = assigned_module(chosen).train(), assigned_module(chosen, noise).train()
+    x = chosen.example_inputs[0]
+    with torch.no_grad():
+        assert torch.equal(plain(x), noisy(x))
+    assert not torch.equal(plain(x), noisy(x))
+
+    def tuned(folder: Path | None, how: dict[str, float]) -> Network:
+        return tune(chosen, data, TuneSettings(2, 1e-3, 0, folder, lambda _: None, how))[0]
+
+    whole = tuned(tmp_path, noise)
+    assert torch.equal(tuned(None, noise).tensor("c2_weight"), whole.tensor("c2_weight"))
+    assert not torch.equal(tuned(None, {}).tensor("c2_weight"), whole.tensor("c2_weight"))
 
 
 def test_both_sides_of_a_second_order_difference_have_the_same_noise(
