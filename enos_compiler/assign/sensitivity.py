@@ -258,8 +258,8 @@ class _Probe:
             kept, margins = inside(weight, extent)
             plain, signed = operator.weight_forms(kept * gain, bits)
             self._forms[operator.name, bits, extent] = (
-                None if plain is None else torch.nn.functional.pad(plain / gain, margins),
-                None if signed is None else torch.nn.functional.pad(signed / gain, margins),
+                None if plain is None else _padded(plain / gain, margins),
+                None if signed is None else _padded(signed / gain, margins),
             )
         return self._forms[operator.name, bits, extent]
 
@@ -307,6 +307,10 @@ class _Probe:
         args: Any = fx.node.map_arg(node.args, lambda n: found[n.name])
         compute: Callable[..., Any] = node.target  # type: ignore[assignment]
         return compute(*args, **node.kwargs)
+
+
+def _padded(form: Tensor, margins: tuple[int, ...]) -> Tensor:
+    return torch.nn.functional.pad(form, margins) if margins else form
 
 
 def _rows(network: Network, images: int) -> tuple[Tensor, ...]:

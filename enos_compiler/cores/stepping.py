@@ -62,14 +62,16 @@ class Stepping:
     def ranges(self, shape: LayerShape) -> list[Ranges]:
         """Return what each step covers, cut to the bounds of `shape`: beyond them nothing."""
         found: list[Ranges] = []
-        begin = 0
+        begin, bounds = 0, shape.bounds
         for size in self.sizes():
-            found.append(_covered(self.loops, begin, size, shape))
+            found.append(_covered(self.loops, begin, size, bounds))
             begin += size
         return found
 
 
-def _covered(loops: Sequence[SteppedLoop], begin: int, count: int, shape: LayerShape) -> Ranges:
+def _covered(
+    loops: Sequence[SteppedLoop], begin: int, count: int, bounds: Mapping[Dim, int]
+) -> Ranges:
     low: dict[Dim, int] = {}
     extent: dict[Dim, int] = {}
     rest = begin
@@ -77,10 +79,10 @@ def _covered(loops: Sequence[SteppedLoop], begin: int, count: int, shape: LayerS
         rest, index = divmod(rest, loop.factor)
         low[loop.dim] = low.get(loop.dim, 0) + index * loop.stride
         extent.setdefault(loop.dim, loop.stride * (count if i == 0 else 1))
-    found: dict[Dim, Interval] = {}
-    for dim, bound in shape.bounds.items():
-        first = low.get(dim, 0)
-        found[dim] = (min(first, bound), min(first + extent.get(dim, bound), bound))
+    found: dict[Dim, Interval] = {dim: (0, bound) for dim, bound in bounds.items()}
+    for dim in extent:
+        bound = bounds[dim]
+        found[dim] = (min(low[dim], bound), min(low[dim] + extent[dim], bound))
     return found
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 
 from enos_compiler.cores.stepping import (
@@ -91,12 +91,12 @@ class LayerWork:
 
     def as_detail(self) -> dict[str, Any]:
         """Return the JSON form that `CoreCost.detail["work"]` holds."""
-        loops = [asdict(loop) for loop in self.stepping.loops]
+        loops = [_named(loop) for loop in self.stepping.loops]
         return {
-            **asdict(self),
-            "stepping": {**asdict(self.stepping), "loops": loops},
-            "loads": [asdict(one) for one in self.loads],
-            "stores": [asdict(one) for one in self.stores],
+            **_named(self),
+            "stepping": {**_named(self.stepping), "loops": loops},
+            "loads": [_named(one) for one in self.loads],
+            "stores": [_named(one) for one in self.stores],
         }
 
     @classmethod
@@ -111,6 +111,11 @@ class LayerWork:
             first_cycles=data["first_cycles"],
             one_port=data["one_port"],
         )
+
+
+def _named(one: LayerWork | Stepping | SteppedLoop | Transfer) -> dict[str, Any]:
+    """Return the fields by name, as they are; `asdict` would copy all that they hold."""
+    return {field.name: getattr(one, field.name) for field in fields(one)}
 
 
 @dataclass(frozen=True, slots=True)

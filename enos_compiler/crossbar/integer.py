@@ -188,6 +188,16 @@ def converted_bits(spec: CrossbarSpec, input_bits: int, inputs_signed: bool) -> 
     return magnitude if width is None or not spec.adc.per_digit else min(width, magnitude)
 
 
+def holds_every_sum(spec: CrossbarSpec, taps: int, input_bits: int) -> bool:
+    """Whether converters of step 1 hold all sums of so many taps, whatever the weights are."""
+    return spec.adc.bits >= lossless_adc_bits(
+        min(taps, spec.read_rows),
+        cell_bits=spec.cell.bits,
+        digit_bits=converted_bits(spec, input_bits, inputs_signed=False),
+        signed=spec.subtracts_pairs,
+    )
+
+
 def column_reach(matrix: IntegerMatrix, input_bits: int, *, inputs_signed: bool = False) -> Floats:
     """Largest magnitude (slices, columns) that any inputs give a conversion of each column."""
     top = (1 << converted_bits(matrix.spec, input_bits, inputs_signed)) - 1

@@ -26,6 +26,7 @@ from enos_compiler.crossbar.integer import (
     Form,
     IntegerMatrix,
     Stored,
+    holds_every_sum,
     read,
     required_adc_bits,
     store,
@@ -344,8 +345,11 @@ def conversions_differ(layer: Layer, spec: CrossbarSpec) -> bool:
     fmt = layer.quantized.input_formats[0]
     for term in layer_terms(layer, layer.quantized):
         bits, form = stored_form(layer, term)
+        reads = row_reads(term, fmt)
+        if all(holds_every_sum(spec, layer.shape.taps, one.bits) for one in reads):
+            continue
         for matrix in stored_groups(layer, term, spec, form, bits):
-            for row_read in row_reads(term, fmt):
+            for row_read in reads:
                 if max(required_adc_bits(matrix, row_read.bits)) > spec.adc.bits:
                     return True
     return False

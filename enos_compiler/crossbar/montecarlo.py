@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 from enos_compiler.errors import SpecError
 
@@ -60,6 +59,8 @@ def monte_carlo(
     samples = tuple(float(evaluate(s)) for s in seeds)
     mean = float(np.mean(samples))
     error = float(np.std(samples, ddof=1)) / devices**0.5
+    from scipy import stats
+
     reach = float(stats.t.ppf(0.5 + confidence / 2, devices - 1)) * error
     return Estimate(mean, mean - reach, mean + reach, confidence, samples)
 

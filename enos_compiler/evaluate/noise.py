@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from enos_compiler.crossbar.integer import lossless_adc_bits
+from enos_compiler.crossbar.integer import holds_every_sum
 from enos_compiler.crossbar.montecarlo import error_to_signal
 from enos_compiler.crossbar.nonideal import NonIdealities
 from enos_compiler.crossbar.spec import CrossbarSpec
@@ -22,14 +22,7 @@ from enos_compiler.semantics.operands import quantized
 
 def changes_nothing(spec: CrossbarSpec, errors: NonIdealities, taps: int, input_bits: int) -> bool:
     """Whether an array gives every layer of so many taps its exact sums."""
-    if errors.names:
-        return False
-    return spec.adc.bits >= lossless_adc_bits(
-        min(taps, spec.read_rows),
-        cell_bits=spec.cell.bits,
-        digit_bits=min(spec.dac.digit_bits or input_bits, input_bits),
-        signed=spec.subtracts_pairs,
-    )
+    return not errors.names and holds_every_sum(spec, taps, input_bits)
 
 
 def noise_to_signal(

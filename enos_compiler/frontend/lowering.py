@@ -15,7 +15,7 @@ from torch import Tensor, fx, nn
 
 from enos_compiler.errors import FrontendError, PassError
 from enos_compiler.frontend.trace import place_tensor
-from enos_compiler.ir import ops
+from enos_compiler.ir import ops, result_shape
 
 Shape = tuple[int, ...]
 Lowering = Callable[..., Any]
@@ -217,15 +217,13 @@ class Builder:
         key: str,
     ) -> tuple[Shape, str]:
         """Return shape and dtype of a call at one of the two batches."""
-        arguments = [
-            torch.empty(x.meta[key], dtype=getattr(torch, x.meta["dtype"]), device="meta")
-            if isinstance(x, fx.Node)
-            else x
-            for x in operands
-        ]
+        rule = _rule(function, operands)
         try:
+            if rule is not None:
+                extents = (x.meta[key] if isinstance(x, fx.Node) else None for x in operands)
+                return rule(*extents, **attributes), "float32"
             with torch.no_grad():
-                result = function(*arguments, **attributes)
+                result = function(*(_without_data(x, key) for x in operands), **attributes)
         except (RuntimeError, ValueError, IndexError) as error:
             shapes = [x.meta[key] for x in operands if isinstance(x, fx.Node)]
             raise PassError(
@@ -234,3 +232,18 @@ class Builder:
                 remedy="this is a defect of the lowering; report it with the model's line",
             ) from error
         return tuple(result.shape), str(result.dtype).removeprefix("torch.")
+
+
+def _rule(function: Callable[..., Tensor], operands: Sequence[Any]) -> Callable[..., Shape] | None:
+    """Return the shape rule of a call that computes in float32; None where torch has to tell."""
+    name = ops.op_name(function)
+    values = operands[1:] if name == "embedding" else operands
+    types = {x.meta["dtype"] for x in values if isinstance(x, fx.Node)}
+    return result_shape.RULES.get(name or "") if types == {"float32"} else None
+
+
+def _without_data(x: Any, key: str) -> Any:
+    """Return a node's tensor at one of the two batches, without numbers; others as they are."""
+    if not isinstance(x, fx.Node):
+        return x
+    return torch.empty(x.meta[key], dtype=getattr(torch, x.meta["dtype"]), device="meta")

@@ -160,14 +160,13 @@ def _quantize_folded(
     """
     import torch
 
-    tensor = torch.from_numpy(np.array(weight))
-    fmt = formats[0]
+    tensor, fmt = torch.from_numpy(weight), formats[0]
     codes, mantissa, exponent = uniform_codes(tensor, bits.weight, input_max=fmt.max_abs)
     bias_power = torch.from_numpy(np.frexp(np.abs(shift))[1].astype(np.float64) - fmt.exponent)
     empty = (tensor.flatten(1) == 0).all(1) & torch.from_numpy(shift != 0)
     lone = (bias_power - _LONE_BIAS_BITS).clamp_min(LEAST_EXPONENT)
     exponent = torch.where(empty, lone, exponent)
-    totals = _channel_totals(codes.numpy(), mantissa.numpy(), exponent.numpy(), shift, fmt)
+    totals = _channel_totals(_norms(codes), mantissa.numpy(), exponent.numpy(), shift, fmt)
     crowded = torch.from_numpy(totals >= EXACT_FLOAT32)
     if crowded.any():
         coarse = torch.ceil(torch.log2(mantissa)) + exponent
@@ -179,7 +178,7 @@ def _quantize_folded(
     odd: IntArray = mantissa.numpy().astype(np.int64)
     unit: IntArray = exponent.numpy().astype(np.int64) + fmt.exponent
     bias: IntArray = odd * _bias_codes(shift, odd, unit)
-    bound = odd * largest_sums("code", integers, fmt) + np.abs(bias)
+    bound = odd * _norms(codes).astype(np.int64) * fmt.max_abs + np.abs(bias)
     return QuantizedLayer(
         tensors={"weight": integers, "multiplier": odd},
         bias=bias,
@@ -189,15 +188,30 @@ def _quantize_folded(
     )
 
 
+def _norms(codes: Tensor) -> FloatArray:
+    """Return (M,) sums of magnitudes of codes, exact."""
+    import torch
+
+    norms: FloatArray = torch.linalg.vector_norm(codes.flatten(1), ord=1, dim=1).numpy()
+    return norms
+
+
 def _channel_totals(
-    codes: FloatArray,
+    norms: FloatArray,
     mantissa: FloatArray,
     exponent: FloatArray,
     shift: FloatArray,
     fmt: ValueFormat,
 ) -> FloatArray:
-    """Return (M,) largest totals, in float64: exact where they are below 2**53."""
-    norms = np.abs(codes).reshape(codes.shape[0], -1).sum(axis=1)
+    """Return (M,) largest totals, in float64: exact where they are below 2**53.
+
+    Args:
+        norms: (M,) sums of magnitudes of codes.
+        mantissa: (M,) of the scales.
+        exponent: (M,) of the scales.
+        shift: (M,) what is added, real.
+        fmt: of the input.
+    """
     scale = mantissa * np.exp2(exponent + fmt.exponent)
     totals: FloatArray = mantissa * (norms * fmt.max_abs + np.abs(np.rint(shift / scale)))
     return totals

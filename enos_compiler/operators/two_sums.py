@@ -158,7 +158,7 @@ class TwoSums(ABC):
         import torch
 
         codes, mantissa, exponent = uniform_codes(weight, bits)
-        return codes.abs(), torch.ldexp(mantissa, exponent)
+        return codes.abs().double(), torch.ldexp(mantissa, exponent)
 
 
 def mean_magnitude(weight: Tensor) -> Tensor:

@@ -61,17 +61,17 @@ def uniform_codes(
         input_max: largest magnitude of code - zero point of the input.
 
     Returns:
-        codes (M, ...), float64 holding integers; mantissas (M,) and exponents (M,), float64.
+        codes (M, ...), integers in the type of the weights; mantissas (M,) and exponents (M,),
+        float64.
     """
     import torch
 
     weight = weight.detach()
     limit = None if input_max is None else (1 - _BIAS_SHARE) * EXACT_FLOAT32 / input_max
     rows = weight.to(torch.float32).flatten(1)
-    step = max(1, _CHUNK_ELEMENTS // max(1, rows.shape[1]))
-    starts = range(0, rows.shape[0], step)
     with one_thread():
-        found = [_least_squares(rows[start : start + step], bits, limit) for start in starts]
+        parts = torch.split(rows, _rows_at_a_time(rows))
+        found = [_least_squares(part, bits, limit) for part in parts]
     mantissa = torch.cat([m for m, _ in found]).to(torch.float64)
     exponent = torch.cat([e for _, e in found]).to(torch.float64)
     return round_to_codes(weight, bits, mantissa, exponent), mantissa, exponent
@@ -82,8 +82,20 @@ def round_to_codes(weight: Tensor, bits: int, mantissa: Tensor, exponent: Tensor
     import torch
 
     top = largest_code(bits)
-    scale = per_channel(torch.ldexp(mantissa, exponent), weight)
-    return (weight.detach().to(torch.float64) / scale).round_().clamp_(-top, top)
+    weight = weight.detach()
+    scale = torch.ldexp(mantissa, exponent)
+    codes = torch.empty_like(weight)
+    step = _rows_at_a_time(weight)
+    for start in range(0, len(weight), step):
+        rows = slice(start, start + step)
+        steps = weight[rows].to(torch.float64, copy=True).div_(per_channel(scale[rows], weight))
+        codes[rows] = steps.round_().clamp_(-top, top)
+    return codes
+
+
+def _rows_at_a_time(weight: Tensor) -> int:
+    """Return the channels whose weights stay in the cache with what is computed from them."""
+    return max(1, _CHUNK_ELEMENTS * max(1, len(weight)) // max(1, weight.numel()))
 
 
 def _least_squares(rows: Tensor, bits: int, limit: float | None) -> tuple[Tensor, Tensor]:
@@ -98,48 +110,42 @@ def _least_squares(rows: Tensor, bits: int, limit: float | None) -> tuple[Tensor
     octave = torch.floor(torch.log2(torch.where(largest > 0, largest / top, 1.0)))
     octave = octave.clamp_min(LEAST_EXPONENT)
     tried = _candidates(bits).to(rows.dtype).to(rows.device)
-    together = max(1, _CHUNK_ELEMENTS // max(1, rows.numel()))
-    groups = [tried[i : i + together] for i in range(0, len(tried), together)]
-    room = (
-        rows.new_empty(len(groups[0]), *rows.shape),
-        rows.new_empty(len(groups[0]), *rows.shape),
-    )
-    norms = rows.abs().sum(1)
-    errors = [_errors(rows, norms, octave, group, top, limit, room) for group in groups]
-    best = torch.cat(errors).argmin(0)
+    best = _errors(rows, octave, tried, top, limit).argmin(0)
     zero = largest == 0
     mantissa = torch.where(zero, 1.0, tried[best, 1])
     return mantissa, torch.where(zero, 0.0, octave + tried[best, 3])
 
 
-def _errors(
-    rows: Tensor,
-    norms: Tensor,
-    octave: Tensor,
-    tried: Tensor,
-    top: int,
-    limit: float | None,
-    room: tuple[Tensor, Tensor],
-) -> Tensor:
+def _errors(rows: Tensor, octave: Tensor, tried: Tensor, top: int, limit: float | None) -> Tensor:
     """Return (scales, M) squared errors of rows (M, taps); infinite above the limit on sums.
 
-    Their L1 norms (M,) are `norms`. Steps and codes are written into `room`, since fresh memory
-    costs as much as the sums.
+    As many scales are tried together as the cache holds, in room that all of them share, since
+    fresh memory costs as much as the sums; what is small is computed for all scales at once.
     """
     import torch
 
     eighths, odd, shift = (tried[:, column, None] for column in range(3))
     scales = torch.ldexp(eighths / 8, octave + shift)
-    steps = torch.mul(rows, (1 / scales)[:, :, None], out=room[0][: len(tried)])
-    codes = torch.round(steps, out=room[1][: len(tried)]).clamp_(-top, top)
-    errors: Tensor = torch.linalg.vecdot(steps.sub_(codes), steps).mul_(scales * scales)
+    inverse, squares = (1 / scales)[:, :, None], scales * scales
+    may_exceed = [False] * len(tried)
     if limit is not None:
         # Rounding adds at most half a code per weight: most scales pass without a sum.
-        reach = (norms / scales + rows.shape[1] / 2) * odd
-        if ((reach >= limit) & (eighths != 8)).any():
-            over = odd * codes.abs_().sum(2) >= limit
-            errors[over & (eighths != 8)] = torch.inf
-    return errors
+        reach = (rows.abs().sum(1) / scales + rows.shape[1] / 2) * odd
+        may_exceed = ((reach >= limit) & (eighths != 8)).any(1).tolist()
+    together = min(len(tried), max(1, _CHUNK_ELEMENTS // max(1, rows.numel())))
+    room = rows.new_empty(2, together, *rows.shape)
+    found = []
+    for start in range(0, len(tried), together):
+        group = slice(start, start + together)
+        steps, codes = room[:, : len(tried) - start]
+        torch.mul(rows, inverse[group], out=steps)
+        torch.round(steps, out=codes).clamp_(-top, top)
+        errors = torch.linalg.vecdot(steps.sub_(codes), steps).mul_(squares[group])
+        if limit is not None and any(may_exceed[group]):
+            over = odd[group] * codes.abs_().sum(2) >= limit
+            errors[over & (eighths[group] != 8)] = torch.inf
+        found.append(errors)
+    return torch.cat(found)
 
 
 @cache
@@ -168,7 +174,7 @@ def straight_through(weight: Tensor, form: Tensor) -> Tensor:
     no mask is needed. For sign forms a gain of one on the scaled weight is what trains: the
     clipped surrogate times the scale is ten times too weak (58 against 91 % on small digits).
     """
-    return weight + (form.to(weight.dtype) - weight.detach())
+    return (form.to(weight.dtype) - weight.detach()).add_(weight)
 
 
 def tanh_signs(weight: Tensor) -> Tensor:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from enos_compiler.sampling.mixture import Floats, GaussianMixture
 
@@ -133,6 +132,8 @@ def sliced_wasserstein(
     samples: Floats, exact: Floats, *, directions: int = 64, seed: int = 0
 ) -> float:
     """Return the mean 1-Wasserstein distance over random directions, in units of the samples."""
+    from scipy import stats
+
     generator = np.random.default_rng(seed)
     rays = generator.standard_normal((directions, samples.shape[1]))
     rays /= np.linalg.norm(rays, axis=1, keepdims=True)

@@ -119,7 +119,7 @@ def layer_output(network: Network, layer: Layer, total: IntArray) -> Array:
     unit = channel_axis(layer, quantized(layer).unit_exponent, total.ndim)
     fmt = network.values[layer.output].format
     if fmt is None:
-        return np.ldexp(total.astype(np.float64), unit.astype(np.int32)).astype(np.float32)
+        return (total * np.ldexp(1.0, unit.astype(np.int32))).astype(np.float32)
     return requantize(total, unit, fmt)
 
 

@@ -54,7 +54,7 @@ def stored_sums(total: IntArray, unit: IntArray, output: StoredValue) -> IntArra
 def real_sums(layer: Layer, total: IntArray) -> Array:
     """Return the real numbers of sums that leave the network, float32."""
     unit = units(layer, total.ndim).astype(np.int32)
-    return np.ldexp(total.astype(np.float64), unit).astype(np.float32)
+    return (total * np.ldexp(1.0, unit)).astype(np.float32)
 
 
 def units(layer: Layer, rank: int) -> IntArray:

@@ -16,6 +16,9 @@ from enos_compiler.ir.program import Buffer, Memory, Program
 
 Bytes = NDArray[np.uint8]
 
+_NATIVE_WORDS = (8, 16, 32, 64)
+"""Words that numpy shifts and masks as they are; codes in others are taken apart bit by bit."""
+
 
 def pack(codes: IntArray, bits: int, word_bits: int) -> Bytes:
     """Return the bytes of codes, packed into words, least bit first.
@@ -30,9 +33,15 @@ def pack(codes: IntArray, bits: int, word_bits: int) -> Bytes:
         out[: codes.size] = codes.astype(np.uint8)
         return out
     per_word, slot = _slots(bits, word_bits)
+    count = -(-codes.size // per_word)
+    if word_bits in _NATIVE_WORDS and bits < word_bits:
+        fields = np.zeros(count * per_word, f"<u{word_bits // 8}")
+        fields[: codes.size] = codes & (2**bits - 1)
+        placed = fields.reshape(count, per_word) << _shifts(bits, per_word, fields.dtype)
+        joined: Bytes = np.bitwise_or.reduce(placed, axis=1).view(np.uint8)
+        return joined
     raw = np.ascontiguousarray(codes, dtype="<i8").view(np.uint8).reshape(-1, 8)
     single = np.unpackbits(raw, axis=1, bitorder="little")[:, :bits]
-    count = -(-codes.size // per_word)
     held = np.zeros((count * per_word, bits), np.uint8)
     held[: codes.size] = single
     whole = np.zeros((count, 8 * word_bytes(word_bits) * slot), np.uint8)
@@ -46,6 +55,14 @@ def unpack(data: Bytes, elements: int, bits: int, word_bits: int, *, signed: boo
         plain = data[:elements]
         return plain.view(np.int8).astype(np.int64) if signed else plain.astype(np.int64)
     per_word, slot = _slots(bits, word_bits)
+    if word_bits in _NATIVE_WORDS and bits < word_bits:
+        whole = data.view(f"<u{word_bits // 8}")[:, None]
+        slots = (whole >> _shifts(bits, per_word, whole.dtype)).reshape(-1)[:elements]
+        flat: IntArray = (slots & (2**bits - 1)).astype(np.int64)
+        if signed:
+            sign = 1 << (bits - 1)
+            flat = (flat ^ sign) - sign
+        return flat
     single = np.unpackbits(
         data.reshape(-1, word_bytes(word_bits) * slot), axis=1, bitorder="little"
     )
@@ -56,6 +73,11 @@ def unpack(data: Bytes, elements: int, bits: int, word_bits: int, *, signed: boo
         wide[:, bits:] = codes[:, -1:]
     found: IntArray = np.packbits(wide, axis=1, bitorder="little").view("<i8").reshape(-1)
     return found.astype(np.int64)
+
+
+def _shifts(bits: int, per_word: int, word: np.dtype[Any]) -> NDArray[Any]:
+    """Return the bit where each code of a word starts, in the word's type."""
+    return (np.arange(per_word) * bits).astype(word)
 
 
 def _slots(bits: int, word_bits: int) -> tuple[int, int]:

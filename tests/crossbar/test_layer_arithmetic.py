@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, checker, helper
 from operator_cases import OPERATORS, Case, formats, layers, random_codes, weight_bits
 
+from enos_compiler.crossbar.integer import required_adc_bits
 from enos_compiler.crossbar.layer import (
     CrossbarArithmetic,
     array_form,
@@ -297,6 +298,26 @@ def run(on_array: OnArray, shape: tuple[int, ...]) -> list[Any]:
         )
         results.append(session.run(None, {"codes": on_array.codes.astype(np.uint8)})[0])
     return results
+
+
+@pytest.mark.parametrize("name", NAMES)
+@settings(deadline=None, max_examples=30)
+@given(data=st.data())
+def test_converters_change_a_sum_where_a_column_outgrows_them(
+    name: str, data: st.DataObject
+) -> None:
+    """As every column of the stored weights tells, also where the array's sizes alone would do."""
+    on_array = data.draw(layers_on_arrays(name))
+    layer = replace(on_array.layer, quantized=on_array.plain)
+    spec = replace(data.draw(arrays()), adc=AdcSpec(bits=data.draw(st.integers(1, 16))))
+    needed = [
+        bits
+        for term in OPERATORS[name].terms(on_array.plain)
+        for matrix in stored_groups(layer, term, spec, *reversed(stored_form(layer, term)))
+        for one in row_reads(term, on_array.plain.input_formats[0])
+        for bits in required_adc_bits(matrix, one.bits)
+    ]
+    assert conversions_differ(layer, spec) == (max(needed) > spec.adc.bits)
 
 
 @pytest.mark.parametrize("name", NAMES)
