@@ -7,8 +7,9 @@ ResNet-20 on 32x32 images, batch 64, every layer but the first and last with 15 
 mf at 8, 6, 4, 3 and 2 bits, shift at 4, 3 and 2, bw and xnor. A plain step is forward, backward and
 Adam of the same network in PyTorch, in the faster of the two memory layouts. Steps are timed in
 turn, one of each per round; a ratio is that of the medians of CPU time on one thread, of wall time
-on several. The naive supernet runs every candidate by itself. Limits: mixed 1.8, sequential 1.2,
-variational 1.4, memory 1.8.
+on several. The naive supernet runs every candidate by itself. With adder (4, 3 and 2 bits) values
+have 8 or 4 bits, for adder reads 4; `sampled` is the variational step. Limits: mixed 1.8,
+sequential 1.2, variational 1.4, memory 1.8; with adder mixed 6, sampled 4.
 """
 
 from __future__ import annotations
@@ -49,21 +50,29 @@ from enos_compiler.search.run import estimate_signs
 from enos_compiler.search.train import Objective
 
 BATCH = 64
-PASSES = (
-    "canonicalize,calibrate,"
-    "attach-choices{operators=mac|bw|mf|shift|xnor weight_bits=8|6|4|3|2 activation_bits=8}"
-)
-LIMITS = {"mixed": 1.8, "sequential": 1.2, "variational": 1.4, "memory": 1.8}
+OPERATORS, ACTIVATION_BITS = "mac|bw|mf|shift|xnor", "8"
+LIMITS = {
+    "mixed": 1.8,
+    "sequential": 1.2,
+    "variational": 1.4,
+    "memory": 1.8,
+    "adder_mixed": 6.0,
+    "adder_sampled": 4.0,
+}
 
 Step = Callable[[], None]
 
 
-def offered_network() -> Network:
+def offered_network(operators: str = OPERATORS, activations: str = ACTIVATION_BITS) -> Network:
     """Return ResNet-20 with choices on the digital target."""
+    passes = (
+        f"canonicalize,calibrate,attach-choices{{operators={operators} weight_bits=8|6|4|3|2 "
+        f"activation_bits={activations}}}"
+    )
     user = UserModel.from_module(
         resnet20_cifar10.model(), (torch.randn(16, 3, 32, 32),), data=None, name="resnet20"
     )
-    steps = parse_passes(PASSES)
+    steps = parse_passes(passes)
     target = load_target("digital")
     network, _, _ = run_passes(trace(user, batch=1), steps, target, Hooks(), user=user)
     return network
@@ -214,8 +223,23 @@ def measure(*, quick: bool, threads: int) -> dict[str, float]:
     naive = medians({"naive": naive_step(network)}, 1 if quick else 3, clock)
     ratios = {f"{n}_ratio": found[n] / base for n in methods}
     ratios["naive_ratio"] = naive["naive"] / base
+    ratios |= _adder_ratios(plain, rounds=3 if quick else 12, clock=clock)
     ratios["memory_ratio"] = _peak_mib("mixed") / _peak_mib("plain")
     return ratios | {"plain_step_s": base, "threads": threads}
+
+
+def _adder_ratios(
+    plain: dict[str, Step], rounds: int, clock: Callable[[], float]
+) -> dict[str, float]:
+    """Return the ratios with adder among the candidates, beside plain steps of the same rounds."""
+    network = offered_network(f"{OPERATORS}|adder", "8|4")
+    steps = {
+        "adder_mixed_ratio": method_step(network, "mixed"),
+        "adder_sampled_ratio": method_step(network, "variational"),
+    }
+    found = medians({**plain, **steps}, rounds, clock)
+    base = min(found[name] for name in plain)
+    return {name: found[name] / base for name in steps}
 
 
 def main() -> None:
@@ -231,9 +255,9 @@ def main() -> None:
         return
     figures = measure(quick=arguments.quick, threads=arguments.threads)
     print(f"plain step {figures['plain_step_s'] * 1e3:.0f} ms on {arguments.threads} threads")
-    for name in ("mixed", "sequential", "variational", "memory", "naive"):
+    for name in (*LIMITS, "naive"):
         limit = f"   limit {LIMITS[name]}" if name in LIMITS else ""
-        print(f"{name:12} {figures[f'{name}_ratio']:6.2f}{limit}")
+        print(f"{name:14} {figures[f'{name}_ratio']:6.2f}{limit}")
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=1) + "\n")
 

@@ -66,14 +66,17 @@ class LayerSpace:
     tied_rows: Tensor | None
     """(classes,) row of each class in them."""
 
-    def shares(self, probabilities: Tensor) -> Shares:
-        """Sum class probabilities by candidate and by input width."""
+    def shares(self, probabilities: Tensor, odds: Tensor | None = None) -> Shares:
+        """Sum class probabilities, and odds, by candidate and by input width."""
 
-        def gather(rows: Tensor) -> Tensor:
-            zeros = probabilities.new_zeros(int(rows.max()) + 1)
-            return zeros.index_add(0, rows, probabilities)
+        def gather(of: Tensor, rows: Tensor) -> Tensor:
+            return of.new_zeros(int(rows.max()) + 1).index_add(0, rows, of)
 
-        return Shares(gather(self.candidate_of), gather(self.input_of))
+        return Shares(
+            gather(probabilities, self.candidate_of),
+            gather(probabilities, self.input_of),
+            None if odds is None else gather(odds, self.candidate_of),
+        )
 
 
 class Architecture(nn.Module):
@@ -156,9 +159,16 @@ class Architecture(nn.Module):
                 found[name] = logits + self.shared[space.tie][space.tied_rows]
         return found
 
-    def compute_with(self, probabilities: dict[str, Tensor]) -> None:
-        """Let layers compute with other probabilities than the logits', by layer."""
-        self.drawn = Drawing(self, probabilities)
+    def compute_with(
+        self, probabilities: dict[str, Tensor], odds: Mapping[str, Tensor] | None = None
+    ) -> None:
+        """Let layers compute with other probabilities than the logits'.
+
+        Args:
+            probabilities: by layer, (classes,).
+            odds: by layer, with which a single class was drawn, if they are drawings.
+        """
+        self.drawn = Drawing(self, probabilities, odds)
 
     def likeliest(self, name: str) -> Tensor:
         """Return 1 at a layer's likeliest class and 0 elsewhere; of equal ones the most precise."""
@@ -238,14 +248,21 @@ class Drawing:
     Args:
         architecture: whose layers.
         probabilities: by layer, (classes,).
+        odds: by layer, with which a single class was drawn.
     """
 
-    def __init__(self, architecture: Architecture, probabilities: dict[str, Tensor]) -> None:
+    def __init__(
+        self,
+        architecture: Architecture,
+        probabilities: dict[str, Tensor],
+        odds: Mapping[str, Tensor] | None = None,
+    ) -> None:
         self.network = architecture.network
         self.spaces = architecture.spaces
         self.rules = architecture.rules
         self.readers = architecture.readers
         self.probabilities = probabilities
+        self.odds = odds or {}
         self._stored: dict[str, WidthShares] = {}
 
     def stored(self, value: str) -> Mapping[int, float | Tensor]:
@@ -317,7 +334,8 @@ class MixtureForm:
         """Return the probability-weighted sum of the candidates."""
         layer = self.space.layer
         drawn = self.architecture.probabilities[layer.name]
-        total = self.space.mixture.mix(call, self.space.shares(drawn))
+        odds = self.architecture.drawn.odds.get(layer.name)
+        total = self.space.mixture.mix(call, self.space.shares(drawn, odds))
         noise = self.architecture.noise.get(layer.name)
         return total if noise is None else in_training(call, total, drawn @ noise)
 

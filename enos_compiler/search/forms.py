@@ -44,6 +44,8 @@ class Call:
     gain_of: Callable[[], Tensor | None]
     """Returns (M,) gamma / sigma of the fused normalisation by its running statistics, detached."""
     read: Reader
+    read_mixed: Callable[[str, Mapping[int, Tensor]], Tensor]
+    """(value name, shares by bits) -> the sum of shares times what `read` returns."""
     read_format: Callable[[str, int], ValueFormat]
     """(value name, bits) -> the format of what `read` returns."""
 

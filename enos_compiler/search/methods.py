@@ -201,13 +201,14 @@ class Variational(BudgetObjective):
         draws = torch.Generator().manual_seed(self.seed * 1_000_003 + self.state["step"])
         heat = HOT * (COLD / HOT) ** self.searched
         sampled = {}
-        for name, shares in self.architecture.relaxed.probabilities.items():
+        odds = self.architecture.relaxed.probabilities
+        for name, shares in odds.items():
             uniform = torch.rand(len(shares), generator=draws).clamp_min_(1e-20)
             logits = shares.clamp_min(1e-20).log() - (-uniform.log()).log()
             soft = torch.softmax(logits / heat, 0)
             hard = torch.nn.functional.one_hot(logits.detach().argmax(), len(shares))
             sampled[name] = hard + (soft - soft.detach())
-        self.architecture.compute_with(sampled)
+        self.architecture.compute_with(sampled, {name: q.detach() for name, q in odds.items()})
 
     def penalty(self) -> Tensor | None:
         """Return the divergence from the prior: the budget's part and the entropy's."""

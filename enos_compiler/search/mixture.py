@@ -31,6 +31,8 @@ MEASURED_ROWS = 8
 """Rows of the batch on which they are measured."""
 PROBED_ROWS = 8
 """Rows of the batch that tell what a sum over signs would have changed where it is left out."""
+LEAST_ODDS = 0.05
+"""Odds of a drawing count as at least this, so that no gradient is multiplied by much more."""
 NEGLIGIBLE = 0.01
 """The sum over signs is left out below this probability of all candidates that have one."""
 
@@ -43,6 +45,8 @@ class Shares:
     """(candidates,) probability of each."""
     inputs: Tensor
     """(input widths,) probability of each."""
+    odds: Tensor | None = None
+    """(candidates,) with which the only candidate was drawn, where one was."""
 
     @property
     def certain(self) -> tuple[int, int] | None:
@@ -132,15 +136,14 @@ class CompositeMixture:
         weighted = shares.candidates * self.scales
         if self._tabulated:
             parts.append(self._folded(call, x, weighted, shares.candidates))
-        parts += [self._alone(call, x, k) * weighted[k] for k in self._apart]
+        parts += [self._alone(call, x, k) * w for k, w in self._weighed_apart(shares, weighted)]
         return add_bias(call, total_of(parts))
 
     def _input(self, call: Call, shares: Tensor) -> Tensor:
         source = call.layer.inputs[0]
-        copies = [call.read(source, bits) for bits in self.input_bits]
-        if len(copies) == 1:
-            return copies[0]
-        return total_of([copy * share for copy, share in zip(copies, shares, strict=True)])
+        if len(self.input_bits) == 1:
+            return call.read(source, self.input_bits[0])
+        return call.read_mixed(source, dict(zip(self.input_bits, shares.unbind(), strict=True)))
 
     def _folded(self, call: Call, x: Tensor, weighted: Tensor, probabilities: Tensor) -> Tensor:
         a, b = self._weights(call, weighted)
@@ -152,6 +155,32 @@ class CompositeMixture:
         if self.probe_signs and weighted.requires_grad and len(x) >= PROBED_ROWS:
             return probe_signs(call, total, x, b, slice(0, PROBED_ROWS))
         return total
+
+    def _weighed_apart(self, shares: Shares, weighted: Tensor) -> list[tuple[int, Tensor]]:
+        """Return the candidates to run by themselves and the weight of each.
+
+        While the network trains, one stands for all: drawn by its probability and divided by it,
+        it leaves the sum and the gradients of the probabilities what they are, on average. Where
+        the layer computes with one drawn candidate, that runs alone, and its gradient is divided
+        by the probability that it was drawn with.
+        """
+        present = [(row, weighted[row]) for row in self._apart]
+        if not torch.is_grad_enabled() or not weighted.requires_grad:
+            return present
+        if shares.odds is not None:
+            odds = shares.odds.clamp_min(LEAST_ODDS)
+            return [
+                (row, share.detach() + (share - share.detach()) / odds[row])
+                for row, share in present
+                if float(share.detach()) > 0
+            ]
+        if len(present) < 2:
+            return present
+        odds = shares.candidates.detach()[self._apart].clamp_min(LEAST_ODDS)
+        odds = odds / odds.sum()
+        drawn = int(from_first(torch.multinomial(odds, 1)))
+        row, share = present[drawn]
+        return [(row, share / odds[drawn])]
 
     def _sign_share(self, probabilities: Tensor) -> float:
         """Return the probability of the candidates with a sum over signs."""

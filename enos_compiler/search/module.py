@@ -28,11 +28,16 @@ from enos_compiler.ir.formats import ValueFormat
 from enos_compiler.ir.network import Layer, Network, Vector
 from enos_compiler.ir.ops import op_name
 from enos_compiler.operators.quantize_network import is_plain_sum
-from enos_compiler.search import compiled
-from enos_compiler.search.fake import fake_quantize
 from enos_compiler.search.forms import Call, FloatForm, LayerForm
-from enos_compiler.search.norm_round import Extremes, norm_round, statistics_of, sum_round
 from enos_compiler.search.parallel import batch_moments, extremes_of, is_parallel
+from enos_compiler.search.rounding import (
+    Extremes,
+    is_large,
+    norm_rounded,
+    rounded,
+    statistics_of,
+    sum_rounded,
+)
 from enos_compiler.semantics.formats import format_at, grid_source
 
 FOLLOWED = 4
@@ -221,6 +226,7 @@ class NetworkModule(nn.Module):
             bias=bias,
             gain_of=lambda: self._gain(layer),
             read=lambda value, bits: self._copy(value, bits, stored[value]),
+            read_mixed=lambda value, shares: self._mixed_copies(value, shares, stored[value]),
             read_format=self._read_format,
         )
         return self.forms.get(layer.name, FloatForm())(call)
@@ -241,44 +247,36 @@ class NetworkModule(nn.Module):
         if live and is_parallel():
             return _parallel_batch_norm(x, mean, var, weight, bias, eps)
         value = self._ending.get(node.name)
-        bits = self._only_width(value)
-        if (
-            not live
-            or value is None
-            or bits is None
-            or weight is None
-            or bias is None
-            or not compiled.takes(x)
-        ):
+        stored = {} if value is None else self.widths.stored(value)
+        affine = weight is not None and bias is not None
+        if not live or value is None or not stored or not affine or not is_large(x):
             return F.batch_norm(x, mean, var, weight, bias, live, MOMENTUM, eps)
-        now = statistics_of(x)
+        now = statistics_of(x, extremes=self._is_followed(value))
         count = x.numel() // x.shape[1]
         mean.lerp_(now.mean.to(mean.dtype), MOMENTUM)
         var.lerp_((now.variance * (count / (count - 1))).to(var.dtype), MOMENTUM)
 
-        def format_of(extremes: Callable[[], Extremes]) -> ValueFormat:
+        def formats_of(extremes: Callable[[], Extremes]) -> list[ValueFormat]:
             if self._is_followed(value):
                 self._follow(self._rows[value], *extremes())
-            return self.format_of(value, bits)
+            return [self.format_of(value, bits) for bits in stored]
 
         self._settled.add(value)
-        return norm_round(x, weight, bias, now, eps, format_of)
+        shares = list(stored.values())
+        return norm_rounded(x, weight, bias, shares, now, eps, formats_of)
 
     def _sum(self, node: fx.Node, args: tuple[Any, ...]) -> Tensor:
         """Add two tensors, and round the sum with them where a value ends there."""
+        compute: Any = node.target
         value = self._ending.get(node.name)
-        bits = self._only_width(value)
-        if (
-            value is None
-            or bits is None
-            or not all(isinstance(x, Tensor) for x in args)
-            or self._is_followed(value)
-            or not compiled.takes(*args)
-        ):
-            return node.target(*args, **node.kwargs)  # type: ignore[no-any-return, operator]
+        stored = {} if value is None else self.widths.stored(value)
+        fuses = all(isinstance(x, Tensor) for x in args) and is_large(*args)
+        if value is None or not stored or not fuses or self._is_followed(value):
+            return compute(*args, **node.kwargs)  # type: ignore[no-any-return]
         self._settled.add(value)
         x, y = args
-        return sum_round(x, y, self.format_of(value, bits))
+        formats = [self.format_of(value, bits) for bits in stored]
+        return sum_rounded(x, y, list(stored.values()), formats)
 
     def _narrowed(self, vector: Vector, node: fx.Node, args: tuple[Any, ...]) -> tuple[Any, ...]:
         """Return the arguments with every rounded value as the vector operation reads it."""
@@ -298,18 +296,10 @@ class NetworkModule(nn.Module):
                 self._rows[name], *(float(end) for end in _flat(tensor.detach()).aminmax())
             )
         stored = self.widths.stored(name)
-        if len(stored) == 1:
-            return fake_quantize(tensor, self.format_of(name, next(iter(stored))))
-        mixed: Tensor | None = None
-        for bits, probability in stored.items():
-            part = fake_quantize(tensor, self.format_of(name, bits)) * probability
-            mixed = part if mixed is None else mixed + part
-        return tensor if mixed is None else mixed
-
-    def _only_width(self, value: str | None) -> int | None:
-        """Return the width of a value that has but one."""
-        stored = {} if value is None else self.widths.stored(value)
-        return next(iter(stored)) if len(stored) == 1 else None
+        if not stored:
+            return tensor
+        formats = [self.format_of(name, bits) for bits in stored]
+        return rounded(tensor, list(stored.values()), formats)
 
     def _is_followed(self, value: str) -> bool:
         """Return whether this pass moves the value's range."""
@@ -334,8 +324,14 @@ class NetworkModule(nn.Module):
         if not widths or bits >= max(widths):
             return stored
         if (value, bits) not in self._copies:
-            self._copies[value, bits] = fake_quantize(stored, self._read_format(value, bits))
+            self._copies[value, bits] = rounded(stored, [1.0], [self._read_format(value, bits)])
         return self._copies[value, bits]
+
+    def _mixed_copies(self, value: str, shares: Mapping[int, Tensor], stored: Tensor) -> Tensor:
+        """Return the sum of shares times what readers of several widths get of a stored value."""
+        widest = max(self.widths.stored(grid_source(self.network, value)), default=0)
+        formats = [None if bits >= widest else self._read_format(value, bits) for bits in shares]
+        return rounded(stored, list(shares.values()), formats)
 
     def _read_format(self, value: str, bits: int) -> ValueFormat:
         """Return the format in which a reader of `bits` gets a value."""

@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 TIERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
-    ("plugins", "outputs"),
+    ("plugins", "outputs", "compiled"),
     ("ir",),
     ("spec",),
     ("semantics", "sampling"),

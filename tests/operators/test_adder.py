@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from operator_cases import Case, layers
 
 from enos_compiler.ir.formats import ValueFormat
+from enos_compiler.operators import adder_training
 from enos_compiler.operators.adder import Adder
 from enos_compiler.operators.adder_onnx import thermometer
 from enos_compiler.operators.adder_training import distance_sum
@@ -55,6 +56,30 @@ def test_training_sum_is_minus_the_integer_distance(case: Case, seed: int) -> No
     x = torch.tensor(codes - 8, dtype=torch.float32)
     found = Adder().train_sum(x, torch.tensor(weight, dtype=torch.float32), layer, 4, fmt)
     np.testing.assert_allclose(found.numpy(), total * unit.reshape(shape), rtol=1e-5, atol=1e-4)
+
+
+@settings(deadline=None, max_examples=40)
+@given(case=layers(), seed=st.integers(0, 99), threads=st.sampled_from([1, 2]))
+def test_compiled_loops_are_the_unfolded_windows(case: Case, seed: int, threads: int) -> None:
+    """Sums and both gradients, for every kind of convolution."""
+    pytest.importorskip("numba")
+    draws = torch.Generator().manual_seed(seed)
+    x = torch.randn(case.input_shape, generator=draws).requires_grad_()
+    weight = torch.randn(case.weight_shape, generator=draws).requires_grad_()
+    found = []
+    before = torch.get_num_threads(), adder_training.LEAST
+    torch.set_num_threads(threads)
+    try:
+        for least in (1, 10**9):
+            adder_training.LEAST = least
+            output = distance_sum(x, weight, case.layer)
+            upstream = torch.arange(output.numel()).view(output.shape).sin()
+            found.append((output, *torch.autograd.grad(output, (x, weight), upstream)))
+    finally:
+        torch.set_num_threads(before[0])
+        adder_training.LEAST = before[1]
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
 @settings(deadline=None, max_examples=25)

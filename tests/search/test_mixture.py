@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -75,7 +76,13 @@ def a_call(x: Tensor, weight: Tensor, **attributes: Any) -> Call:
         gain_of=lambda: None,
         read_format=lambda _value, bits: ValueFormat(-bits, 0, bits),
         read=lambda _value, bits: (x / ROUNDING[bits]).round() * ROUNDING[bits],
+        read_mixed=lambda value, shares: rounded_mix(x, value, shares),
     )
+
+
+def rounded_mix(x: Tensor, value: str, shares: Mapping[int, Tensor]) -> Tensor:
+    parts = [rounded(x, value, bits) * share for bits, share in shares.items()]
+    return torch.stack(parts).sum(0)
 
 
 def straight_through(x: Tensor, bits: int) -> Tensor:
@@ -306,3 +313,66 @@ def test_searched_network_trains_weights_and_architecture(small: Network) -> Non
     module(small.example_inputs[0]).square().sum().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in architecture.free)
     assert all(p.grad is not None for p in module.parameters())
+
+
+ADDERS: tuple[Candidate, ...] = (("mac", 8, 0), ("adder", 4, 0), ("adder", 3, 0), ("adder", 2, 0))
+
+
+def gradients(shares: Shares) -> list[Tensor]:
+    """Output of a linear layer with adders, and gradients of weight and probabilities."""
+    draws = torch.Generator().manual_seed(4)
+    x, weight = torch.rand(4, 6, generator=draws), torch.randn(5, 6, generator=draws)
+    weight.requires_grad_()
+    scales = torch.tensor([1.0, 0.3, 0.2, 0.1])
+    output = composite(ADDERS, scales=scales).mix(a_call(x, weight), shares)
+    upstream = torch.randn(output.shape, generator=draws)
+    return [output.detach(), *torch.autograd.grad(output, (weight, shares.candidates), upstream)]
+
+
+def leaf(*values: float) -> Tensor:
+    return torch.tensor(values).requires_grad_()
+
+
+def sum_of_all() -> list[Tensor]:
+    """What every adder by itself adds up to: a mixture of each with nothing of the others."""
+    probabilities = (0.4, 0.3, 0.2, 0.1)
+    base = gradients(Shares(leaf(probabilities[0], 0.0, 0.0, 0.0), leaf(1.0), torch.ones(4)))
+    total = [base[0], base[1], torch.zeros(4)]
+    total[2][0] = base[2][0]
+    for k in (1, 2, 3):
+        only = [0.0] * 4
+        only[k] = probabilities[k]
+        found = gradients(Shares(leaf(*only), leaf(1.0), torch.ones(4)))
+        total[0] = total[0] + found[0]
+        total[1] = total[1] + found[1]
+        total[2][k] = found[2][k]
+    return total
+
+
+def test_one_drawn_adder_stands_for_all_without_bias(monkeypatch: pytest.MonkeyPatch) -> None:
+    odds = torch.tensor([0.3, 0.2, 0.1]) / 0.6
+    mean: list[Tensor] | None = None
+    for k in range(3):
+        monkeypatch.setattr(torch, "multinomial", lambda *_, k=k: torch.tensor([k]))
+        found = gradients(Shares(leaf(0.4, 0.3, 0.2, 0.1), leaf(1.0)))
+        weighed = [part * odds[k] for part in found]
+        mean = weighed if mean is None else [a + b for a, b in zip(mean, weighed, strict=True)]
+    assert mean is not None
+    for ours, theirs in zip(mean, sum_of_all(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_a_drawn_candidate_runs_alone_and_tells_of_itself_without_bias() -> None:
+    """On average over drawings, an adder's probability hears what it would were it always run."""
+    odds = torch.tensor([0.4, 0.3, 0.2, 0.1])
+    for k in (1, 2, 3):
+        one = [float(row == k) for row in range(4)]
+        found = gradients(Shares(leaf(*one), leaf(1.0), odds))
+        always = gradients(Shares(leaf(*one), leaf(1.0), torch.ones(4)))
+        torch.testing.assert_close(found[0], always[0])
+        torch.testing.assert_close(found[1], always[1])
+        assert float(found[2][k] * odds[k]) == pytest.approx(float(always[2][k]), rel=1e-4)
+        others = [row for row in (1, 2, 3) if row != k]
+        assert not bool(found[2][others].any())
+    mac = gradients(Shares(leaf(1.0, 0.0, 0.0, 0.0), leaf(1.0), odds))
+    assert not bool(mac[2][1:].any())

@@ -1,0 +1,285 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rounding of large activations, alone or behind a norm or a sum, in few walks over memory.
+
+Apart, a live batch norm, a ReLU and the rounding walk their tensor some ten times there and back,
+which takes longer than a convolution; together they take two walks each way. Rounding to codes
+without a sign is the ReLU. The definition is the norm or the sum, then the sum of shares times
+`fake.fake_quantize` at each width, which small tensors take.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from enos_compiler import compiled
+from enos_compiler.ir.formats import ValueFormat
+from enos_compiler.search import kernels
+from enos_compiler.search.fake import bounds, fake_quantize
+
+UNROUNDED = (2.0**-100, float("-inf"), float("inf"))
+"""Step and ends of a grid so fine that a float32 lies on it."""
+LEAST = 2**17
+"""Elements from which on the compiled form pays: below it calls cost more than they save."""
+WIDTH = 128
+"""Numbers that a row has at most: its constants stay in the fastest memory."""
+
+Formats = Sequence[ValueFormat | None]
+"""None leaves numbers as they are."""
+Extremes = tuple[float, float]
+FormatsOf = Callable[[Callable[[], Extremes]], Formats]
+"""What finds a value's extremes, if somebody wants them -> the formats that the value gets."""
+
+
+class Statistics(NamedTuple):
+    """Of a batch, by channel, float64."""
+
+    mean: Tensor
+    variance: Tensor
+    """Of the batch itself: divided by the number of pixels."""
+    least: Tensor
+    """Only where extremes were asked for, as `greatest`."""
+    greatest: Tensor
+
+
+class _Walk(NamedTuple):
+    """What (x * slope + offset) rounded to grids needs there and back, as the kernels take it."""
+
+    line: Any
+    """(2, width) slope and offset."""
+    grids: Any
+    mean: Any
+    """(width,)"""
+
+
+class _NormRounded(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        shares: Tensor,
+        statistics: Statistics,
+        eps: float,
+        formats_of: FormatsOf,
+    ) -> Tensor:
+        """Return the rounded images."""
+        inverse = (statistics.variance + eps).rsqrt()
+        slope = weight.double() * inverse
+        line = torch.stack([slope, bias.double() - statistics.mean * slope]).float()
+        formats = formats_of(lambda: _extremes(statistics, line))
+        width = _width_of(x)
+        lines, means = _repeated(line, width), _repeated(statistics.mean, width)
+        ctx.save_for_backward(x, weight)
+        ctx.walk = _Walk(lines, _grids(formats, shares), means)
+        ctx.mean, ctx.inverse = statistics.mean, inverse
+        return _forth(ctx.walk, x, torch.empty_like(x))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients of images, weight, bias and shares."""
+        x, weight = ctx.saved_tensors
+        walk: _Walk = ctx.walk
+        upstream = _channels_last(gradients[0])
+        on_bias, products, *on_shares = _sums(walk, x, upstream)
+        on_weight = products * ctx.inverse
+        a = weight.double() * ctx.inverse
+        b = -a * ctx.inverse * on_weight / (x.numel() // len(weight))
+        c = -a * on_bias / (x.numel() // len(weight)) - b * ctx.mean
+        on_x = _back(walk, x, upstream, _repeated(torch.stack([a, b, c]), _width_of(x)))
+        found = (on_weight.to(weight.dtype), on_bias.to(weight.dtype), _on_shares(on_shares))
+        return on_x, *found, None, None, None
+
+
+class _Rounded(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, other: Tensor | None, shares: Tensor, formats: Formats
+    ) -> Tensor:
+        """Return the images, or their sum with others, rounded."""
+        ctx.save_for_backward(x, other)
+        line, _, mean = _untouched(_width_of(x))
+        ctx.walk = _Walk(line, _grids(formats, shares), mean)
+        if other is None:
+            return _forth(ctx.walk, x, torch.empty_like(x))
+        total = x + other
+        return _forth(ctx.walk, total, total)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients of both images and of the shares."""
+        x, other = ctx.saved_tensors
+        walk: _Walk = ctx.walk
+        before = x if other is None else x + other
+        upstream = _channels_last(gradients[0])
+        on_shares = None
+        if ctx.needs_input_grad[2]:
+            _, _, *sums = _sums(walk, before, upstream)
+            on_shares = _on_shares(sums)
+        passed = _back(walk, before, upstream, _untouched(_width_of(x))[1])
+        return passed, None if other is None else passed, on_shares, None
+
+
+def norm_rounded(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    shares: Sequence[float | Tensor],
+    statistics: Statistics,
+    eps: float,
+    formats_of: FormatsOf,
+) -> Tensor:
+    """Return images normalised by their own statistics and rounded.
+
+    Args:
+        x: (N, C, H, W), `is_large`.
+        weight: (C,) gamma.
+        bias: (C,) beta.
+        shares: probability of each format.
+        statistics: of x.
+        eps: added to the variance.
+        formats_of: gives the formats, and may ask for the extremes of what is rounded.
+    """
+    apply: Any = _NormRounded.apply
+    found: Tensor = apply(x, weight, bias, _stacked(shares), statistics, eps, formats_of)
+    return found
+
+
+def sum_rounded(x: Tensor, y: Tensor, shares: Sequence[float | Tensor], formats: Formats) -> Tensor:
+    """Return x + y rounded; both (N, C, H, W) and `is_large` together."""
+    apply: Any = _Rounded.apply
+    found: Tensor = apply(x, y, _stacked(shares), formats)
+    return found
+
+
+def rounded(x: Tensor, shares: Sequence[float | Tensor], formats: Formats) -> Tensor:
+    """Return the sum of shares times x rounded to each format; a single share is 1."""
+    if not any(formats) and len(formats) == 1:
+        return x
+    if is_large(x):
+        apply: Any = _Rounded.apply
+        found: Tensor = apply(x, None, _stacked(shares), formats)
+        return found
+    copies = [x if fmt is None else fake_quantize(x, fmt) for fmt in formats]
+    if len(copies) == 1:
+        return copies[0]
+    total = copies[0] * shares[0]
+    for copy, share in zip(copies[1:], shares[1:], strict=True):
+        total = total + copy * share
+    return total
+
+
+def is_large(*images: Tensor) -> bool:
+    """Return whether images are alike, channels last and worth the compiled form."""
+    first = images[0]
+    return (
+        first.dim() == 4
+        and first.numel() >= LEAST
+        and compiled.takes(*images)
+        and all(
+            x.shape == first.shape and x.is_contiguous(memory_format=torch.channels_last)
+            for x in images
+        )
+    )
+
+
+def statistics_of(x: Tensor, *, extremes: bool) -> Statistics:
+    """Return the statistics of images that are `is_large`, with extremes only where asked."""
+    rows = _rows_of(x)
+    width, channels = rows.shape[1], x.shape[1]
+    pivot = torch.from_numpy(rows[0, :channels]).clone()
+    arguments = (rows, _repeated(pivot, width), extremes)
+    found = compiled.run_parts(kernels.moments, len(rows), (4, width), *arguments)
+    by_pixel = torch.from_numpy(found).view(len(found), 4, -1, channels)
+    mean, square = by_pixel[:, :2].sum((0, 2)) / (x.numel() // channels)
+    return Statistics(
+        mean=mean + pivot,
+        variance=(square - mean * mean).clamp_min_(0.0),
+        least=by_pixel[:, 2].amin((0, 1)),
+        greatest=by_pixel[:, 3].amax((0, 1)),
+    )
+
+
+def _forth(walk: _Walk, x: Tensor, out: Tensor) -> Tensor:
+    rows, into = _rows_of(x), _rows_of(out)
+    compiled.run(kernels.scale_and_round, len(rows), rows, walk.line, walk.grids, into)
+    return out
+
+
+def _sums(walk: _Walk, x: Tensor, upstream: Tensor) -> Tensor:
+    """Return what the gradient adds up to, (2 + grids, C): see `kernels.gradient_sums`."""
+    rows, count = _rows_of(x), 2 + len(walk.grids)
+    arguments = (rows, _rows_of(upstream), walk.line, walk.grids, walk.mean)
+    shape = (count, rows.shape[1])
+    found = compiled.run_parts(kernels.gradient_sums, len(rows), shape, *arguments)
+    return torch.from_numpy(found).sum(0).view(count, -1, x.shape[1]).sum(1)
+
+
+def _back(walk: _Walk, x: Tensor, upstream: Tensor, factors: Any) -> Tensor:
+    rows, on_x = _rows_of(x), torch.empty_like(x)
+    arguments = (rows, _rows_of(upstream), walk.line, walk.grids, factors, _rows_of(on_x))
+    compiled.run(kernels.gradient_through, len(rows), *arguments)
+    return on_x
+
+
+def _on_shares(sums: Sequence[Tensor]) -> Tensor:
+    return torch.stack([by_channel.sum() for by_channel in sums]).float()
+
+
+def _rows_of(images: Tensor) -> Any:
+    """Return images, channels last, as a numpy view (rows, width) of whole pixels."""
+    return images.detach().permute(0, 2, 3, 1).reshape(-1, _width_of(images)).numpy()
+
+
+def _width_of(images: Tensor) -> int:
+    """Return the numbers of a row: whole pixels, as many as divide the images."""
+    return _widest(images.numel() // images.shape[1], images.shape[1])
+
+
+@cache
+def _widest(pixels: int, channels: int) -> int:
+    found = max(n for n in range(1, max(WIDTH // channels, 1) + 1) if pixels % n == 0)
+    return found * channels
+
+
+@cache
+def _untouched(width: int) -> tuple[Any, Any, Any]:
+    """Return the line, the backward factors and the mean that leave rows of a width as they are."""
+    one, none = torch.ones(width), torch.zeros(width)
+    return torch.stack([one, none]).numpy(), torch.stack([one, none, none]).numpy(), none.numpy()
+
+
+def _repeated(constants: Tensor, width: int) -> Any:
+    """Return (..., channels) constants as float32, repeated along the last axis of `_rows_of`."""
+    times = width // constants.shape[-1]
+    exact = constants.float()
+    return (exact if times == 1 else torch.cat([exact] * times, -1)).numpy()
+
+
+def _extremes(statistics: Statistics, line: Tensor) -> Extremes:
+    """Return the least and the greatest of slope * x + offset."""
+    slope, offset = line.double()
+    ends = torch.stack([statistics.least, statistics.greatest]) * slope + offset
+    return float(ends.min()), float(ends.max())
+
+
+def _grids(formats: Formats, shares: Tensor) -> Any:
+    """Return formats and shares as the kernels take them, (grids, 4); a single share is 1."""
+    ends = [UNROUNDED if fmt is None else (fmt.scale, *bounds(fmt)) for fmt in formats]
+    rows = torch.tensor([(*end, 1.0) for end in ends])
+    if len(rows) > 1:
+        rows[:, 3] = shares.detach()
+    return rows.numpy()
+
+
+def _stacked(shares: Sequence[float | Tensor]) -> Tensor:
+    return torch.stack([torch.as_tensor(share) for share in shares])
+
+
+def _channels_last(gradient: Tensor) -> Tensor:
+    return gradient.contiguous(memory_format=torch.channels_last)
