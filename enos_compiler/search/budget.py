@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The budget in the loss: an augmented Lagrangian of the expected cost.
+"""The budget of a search, met outside the loss or by a term of it.
 
-With the excess g = (E - budget) / (baseline - floor), in logarithms where it is a product of
-figures, it adds rho/2 max(0, g + lambda/rho)^2 - lambda^2/(2 rho), and lambda follows
-max(0, lambda + rate g) after each step.
+Outside the loss (`tilted`, the default of the pass): probabilities are those of the logits less
+tilt x energy, with the least tilt that brings the expected energy to the budget. The logits then
+learn what choices do to the loss alone, and the assignment counts energies once, exactly.
 
-Or the budget is met outside the loss (`tilted`): probabilities are those of the logits less tilt x
-energy, with the least tilt that brings the expected energy to the budget. The logits then learn
-what choices do to the loss alone, and the assignment counts energies once, exactly.
+In the loss, an augmented Lagrangian of the expected cost: with the excess g = (E - budget) /
+(baseline - floor), in logarithms where it is a product of figures, it adds rho/2 max(0, g +
+lambda/rho)^2 - lambda^2/(2 rho), and lambda follows max(0, lambda + rate g) after each step.
 
 Architecture parameters rest over the first part of the steps, because untrained weights would
 favour operators that need no training.
