@@ -40,6 +40,8 @@ class Hooks:
     """What a caller wants to see of a running compilation."""
 
     say: Callable[[str], None] = lambda _: None
+    log: Callable[[str], None] = lambda _: None
+    """Told of what takes long, a line an epoch or a device; `say` of the rest."""
     progress: bool = False
     after_pass: Callable[[str, Network], None] = lambda _name, _network: None
     """Called with the name and the result of each pass."""
@@ -238,6 +240,7 @@ def run_passes(
         first_last_free=first_last_free,
         work_folder=hooks.work_folder,
         say=hooks.say,
+        log=hooks.log,
         progress=hooks.progress,
     )
     network = pipeline.run(network, context)
@@ -302,11 +305,11 @@ def _finish(
             sections = {"output-noise": noise} if noise else {}
             report["sections"] = {**report["sections"], **sections}
     if options.evaluate:
-        hooks.say("evaluate: samples of the chip's crossbars")
+        hooks.log("evaluate: the compiled network on samples of the chip's crossbars")
         with timed(taken, "evaluate"):
             report["sections"] |= {
                 DEVICES: evaluate_on_devices(
-                    network, target, user, options, progress=hooks.progress
+                    network, target, user, options, log=hooks.log, progress=hooks.progress
                 )
             }
     return onnx, report

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from enos_compiler.cores.base import HasArrays
@@ -45,9 +45,17 @@ def require_evaluable(user: UserModel, target: Target) -> None:
 
 
 def evaluate_on_devices(
-    network: Network, target: Target, user: UserModel, options: Options, *, progress: bool
+    network: Network,
+    target: Target,
+    user: UserModel,
+    options: Options,
+    *,
+    log: Callable[[str], None],
+    progress: bool,
 ) -> dict[str, Any]:
     """Return the section of the report: accuracy with its interval, device by device.
+
+    A bar shows how far it is, or a line in `log` for each device.
 
     Raises:
         EnosError: the network takes several inputs, or the targets are no class indices.
@@ -81,7 +89,7 @@ def evaluate_on_devices(
         (inputs,),
         devices=options.devices,
         seed=options.seed,
-        track=_bar if progress else iter,
+        track=_bar if progress else lambda devices: _lines(devices, log),
     )
     on_arrays = [layer.choice.core for layer in network.layers.values() if layer.choice]
     wrong = {
@@ -101,6 +109,12 @@ def _test_data(network: Network, user: UserModel) -> Data:
             remedy="leave --evaluate out",
         )
     return data.for_network(network)
+
+
+def _lines(devices: Sequence[int], log: Callable[[str], None]) -> Iterator[int]:
+    for number, device in enumerate(devices, start=1):
+        log(f"evaluate: device {number} of {len(devices)}")
+        yield device
 
 
 def _bar(devices: Sequence[int]) -> Iterable[int]:

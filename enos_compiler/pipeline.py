@@ -38,7 +38,9 @@ class Context:
     work_folder: Path | None = None
     """Where checkpoints and logs of a running search live."""
     say: Callable[[str], None] = lambda _: None
-    """Progress in words, for a person."""
+    """Progress in words, for a person who looks on."""
+    log: Callable[[str], None] = lambda _: None
+    """Progress of what takes long, a line an epoch: for a log file as well."""
     progress: bool = False
     """Whether stderr is a terminal that may show a bar."""
 

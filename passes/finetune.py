@@ -56,7 +56,7 @@ class Finetune(Pass):
             self.learning_rate,
             context.seed,
             context.work_folder,
-            context.say,
+            context.log,
             noise=chosen_noise(network, context.target.cores) if self.noise else {},
         )
         tuned, section = tune(network, data, settings)

@@ -84,7 +84,7 @@ class Search(Pass):
             warm_up=self.warm_up,
             seed=context.seed,
             folder=context.work_folder,
-            say=context.say,
+            say=context.log,
             method=self.method,
             method_options=MethodOptions(second_order=self.second_order, order=self.order),
             front=self.front,

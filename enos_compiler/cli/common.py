@@ -67,7 +67,10 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("printing")
     group.add_argument("-q", "--quiet", action="store_true", help="print errors only")
     group.add_argument(
-        "-v", "--verbose", action="store_true", help="say what each step does; tracebacks on errors"
+        "-v",
+        "--verbose",
+        action="store_true",
+        help="say what each step does, also in a log file; tracebacks on errors",
     )
     group.add_argument("--json", action="store_true", help="print the result as JSON on stdout")
 
@@ -152,7 +155,15 @@ def wrapped(text: str, width: int = WIDTH) -> str:
 
 def teller(*, quiet: bool, verbose: bool) -> Callable[[str], None]:
     """Return what passes say progress with: stderr, if it is a terminal or -v asks for it."""
-    if quiet or not (verbose or sys.stderr.isatty()):
+    return logger(quiet=quiet or not (verbose or sys.stderr.isatty()))
+
+
+def logger(*, quiet: bool) -> Callable[[str], None]:
+    """Return what long runs tell their progress with: stderr, wherever it goes, save with -q.
+
+    Of the processes that torchrun starts the first one tells.
+    """
+    if quiet or os.environ.get("RANK", "0") != "0":
         return lambda _text: None
     return lambda text: print(text, file=sys.stderr, flush=True)
 

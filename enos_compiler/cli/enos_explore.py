@@ -16,9 +16,9 @@ from enos_compiler.cli.common import (
     Parser,
     add_output_options,
     key_values,
+    logger,
     run,
     tell_of_kernel,
-    teller,
 )
 from enos_compiler.errors import UsageError
 from enos_compiler.explore.objectives import METHODS, OBJECTIVES, parse_bits, parse_objectives
@@ -156,7 +156,7 @@ def _explore(words: Sequence[str]) -> None:
     base = ChipRecipe(arguments.target, (), arguments.mapped_for, cache)
     recipes = chips(base, [parse_axis(text) for text in arguments.vary])
     targets = [recipe.build() for recipe in recipes]
-    say: Callable[[str], None] = teller(quiet=arguments.quiet, verbose=arguments.verbose)
+    say: Callable[[str], None] = logger(quiet=arguments.quiet)
     tell_of_kernel(targets[0], say)
     if arguments.count:
         with connected(workers, address):

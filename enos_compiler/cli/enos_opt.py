@@ -15,6 +15,7 @@ from enos_compiler.cli.common import (
     add_mapping_options,
     add_output_options,
     key_values,
+    logger,
     network_printer,
     print_times,
     run,
@@ -94,6 +95,7 @@ def _optimise(words: Sequence[str]) -> None:
         user = load_user_model(arguments.model, given, seed=arguments.seed)
     hooks = Hooks(
         say=teller(quiet=arguments.quiet, verbose=arguments.verbose),
+        log=logger(quiet=arguments.quiet),
         progress=sys.stderr.isatty() and not arguments.quiet,
         after_pass=after_pass,
     )

@@ -16,6 +16,7 @@ from enos_compiler.cli.common import (
     add_mapping_options,
     add_output_options,
     key_values,
+    logger,
     network_printer,
     print_times,
     run,
@@ -202,6 +203,7 @@ def _compile(words: Sequence[str]) -> None:
     tell_of_kernel(target, say)
     hooks = Hooks(
         say=say,
+        log=logger(quiet=arguments.quiet),
         progress=sys.stderr.isatty() and not arguments.quiet,
         after_pass=_checked(arguments.explain, after_pass),
         keep_steps=arguments.save_temps,
