@@ -41,6 +41,11 @@ def takes(*tensors: Tensor) -> bool:
     )
 
 
+def call(kernel: Kernel, *arguments: object) -> None:
+    """Run a kernel that is not worth several threads; it takes no part."""
+    _compiled(kernel)(*arguments)
+
+
 def run(kernel: Kernel, work: int, *arguments: object) -> None:
     """Do all work, a part on each of PyTorch's threads."""
     do, parts = _compiled(kernel), _parts(work)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import inf
 from typing import NamedTuple
 
@@ -50,7 +51,7 @@ def class_of(choice: Choice) -> ChoiceClass:
     return ChoiceClass(choice.core, choice.operator, choice.bits, extent_of(choice))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class LayerSpace:
     """What one layer may become."""
 
@@ -68,15 +69,20 @@ class LayerSpace:
 
     def shares(self, probabilities: Tensor, odds: Tensor | None = None) -> Shares:
         """Sum class probabilities, and odds, by candidate and by input width."""
+        candidates, inputs = self._sizes
 
-        def gather(of: Tensor, rows: Tensor) -> Tensor:
-            return of.new_zeros(int(rows.max()) + 1).index_add(0, rows, of)
+        def gather(of: Tensor, rows: Tensor, size: int) -> Tensor:
+            return of.new_zeros(size).index_add(0, rows, of)
 
         return Shares(
-            gather(probabilities, self.candidate_of),
-            gather(probabilities, self.input_of),
-            None if odds is None else gather(odds, self.candidate_of),
+            gather(probabilities, self.candidate_of, candidates),
+            gather(probabilities, self.input_of, inputs),
+            None if odds is None else gather(odds, self.candidate_of, candidates),
         )
+
+    @cached_property
+    def _sizes(self) -> tuple[int, int]:
+        return int(self.candidate_of.max()) + 1, int(self.input_of.max()) + 1
 
 
 class Architecture(nn.Module):

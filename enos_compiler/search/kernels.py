@@ -16,6 +16,10 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 
+Codes = NDArray[np.int32]
+
+RESOLUTION = np.float32(128)
+"""Codes per root mean square of a weight's channel."""
 BLOCK = 32
 """Rows that are summed in float32 before the sums go on in float64."""
 
@@ -183,3 +187,80 @@ def gradient_through(
         for i in range(width):
             part = passed[i] * gradient[row, i]
             out[row, i] = factors[0, i] * part + factors[1, i] * x[row, i] + factors[2, i]
+
+
+def look_up(
+    weight: Floats,
+    rms: Floats,
+    mixed: Floats,
+    used: tuple[bool, bool, bool],
+    codes: Codes,
+    a: Floats,
+    b: Floats,
+) -> None:
+    """Find the code of every weight and its entries in tables of values.
+
+    Args:
+        weight: (M, taps).
+        rms: (M, 1) root mean square of each row.
+        mixed: (6, entries) values and slopes of three parts, as `tables.Bank` has them.
+        used: which of the parts are there.
+        codes: (M, taps), overwritten.
+        a: (M, taps), overwritten where the first part is used.
+        b: (M, taps), overwritten where another is.
+    """
+    entries = mixed.shape[1]
+    middle, top = np.float32(entries // 2), np.float32(entries - 1)
+    for row in range(len(weight)):
+        size = rms[row, 0]
+        for i in range(weight.shape[1]):
+            step = np.floor(weight[row, i] / size * RESOLUTION) + middle
+            # An undefined weight leaves its mark through the size of its channel.
+            step = step if step > 0 else np.float32(0)
+            codes[row, i] = np.int32(step if step < top else top)
+        for i in range(weight.shape[1]):
+            if used[0]:
+                a[row, i] = mixed[0, codes[row, i]] * size
+            if used[1] and used[2]:
+                b[row, i] = mixed[2, codes[row, i]] * size + mixed[4, codes[row, i]] * size * size
+            elif used[1]:
+                b[row, i] = mixed[2, codes[row, i]] * size
+            elif used[2]:
+                b[row, i] = mixed[4, codes[row, i]] * size * size
+
+
+def look_back(
+    on_a: Floats,
+    on_b: Floats,
+    rms: Floats,
+    mixed: Floats,
+    used: tuple[bool, bool, bool],
+    codes: Codes,
+    on_weight: Floats,
+    histograms: Floats,
+) -> None:
+    """Find the gradients of weights, by slopes, and of tables, by codes.
+
+    Args:
+        on_a: (M, taps) gradient of A, where the first part is used.
+        on_b: (M, taps) gradient of B, where another is.
+        rms: (M, 1) root mean square of each row.
+        mixed: (6, entries) values and slopes of three parts.
+        used: which of the parts are there.
+        codes: (M, taps).
+        on_weight: (M, taps), zero before.
+        histograms: (6, entries), zero before; only those of values are filled.
+    """
+    for row in range(len(codes)):
+        size = rms[row, 0]
+        for i in range(codes.shape[1]):
+            code = codes[row, i]
+            if used[0]:
+                on_weight[row, i] += on_a[row, i] * mixed[1, code]
+                histograms[0, code] += on_a[row, i] * size
+            if used[1]:
+                on_weight[row, i] += on_b[row, i] * mixed[3, code]
+                histograms[2, code] += on_b[row, i] * size
+            if used[2]:
+                on_weight[row, i] += on_b[row, i] * size * mixed[5, code]
+                histograms[4, code] += on_b[row, i] * size * size

@@ -10,6 +10,7 @@ input. The plain mixture, one branch per candidate, is the definition.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import torch
@@ -20,7 +21,7 @@ from enos_compiler.ir.kernels import inside
 from enos_compiler.search.forms import Call, add_bias, branch_sum, operator_sum
 from enos_compiler.search.parallel import from_first
 from enos_compiler.search.sign_product import probe_signs, sign_product
-from enos_compiler.search.tables import Candidate, bank, compose, is_tabulated
+from enos_compiler.search.tables import Bank, Candidate, bank, compose, is_tabulated
 
 Branch = tuple[str, int, int]
 """Operator, input bits and weight bits, of a layer without weights."""
@@ -150,7 +151,7 @@ class CompositeMixture:
         if a is None or b is None:
             return call.product(x, a, None) if b is None else sign_product(call, x, b)
         total = call.product(x, a, None)
-        if self._sign_share(probabilities) >= NEGLIGIBLE:
+        if float(probabilities.detach()[self._signed].sum()) >= NEGLIGIBLE:
             return total.add_(sign_product(call, x, b, self.sign_rows if len(x) > 1 else None))
         if self.probe_signs and weighted.requires_grad and len(x) >= PROBED_ROWS:
             return probe_signs(call, total, x, b, slice(0, PROBED_ROWS))
@@ -182,21 +183,23 @@ class CompositeMixture:
         row, share = present[drawn]
         return [(row, share / odds[drawn])]
 
-    def _sign_share(self, probabilities: Tensor) -> float:
-        """Return the probability of the candidates with a sum over signs."""
-        rows = [
-            k
-            for kernel in self._by_kernel.values()
-            for k in kernel
-            if any(bank((self.candidates[k][:2],)).used[1:])
+    @cached_property
+    def _banks(self) -> list[tuple[int, list[int], Bank]]:
+        """By kernel extent, the candidates that have it and their tables."""
+        return [
+            (kernel, rows, bank(tuple(self.candidates[k][:2] for k in rows)))
+            for kernel, rows in self._by_kernel.items()
         ]
-        return float(probabilities.detach()[rows].sum())
+
+    @cached_property
+    def _signed(self) -> list[int]:
+        """The candidates with a sum over signs."""
+        return [k for k in self._tabulated if any(bank((self.candidates[k][:2],)).used[1:])]
 
     def _weights(self, call: Call, weighted: Tensor) -> tuple[Tensor | None, Tensor | None]:
         """Return A and B, smaller kernels in the middle of the whole one."""
         halves: tuple[list[Tensor], list[Tensor]] = ([], [])
-        for kernel, rows in self._by_kernel.items():
-            tables = bank(tuple(self.candidates[k][:2] for k in rows))
+        for kernel, rows, tables in self._banks:
             inner, margins = inside(_weight(call), kernel)
             shares = weighted if len(rows) == len(self.candidates) else weighted[rows]
             for half, found in zip(halves, compose(inner, shares, tables), strict=True):

@@ -16,13 +16,17 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from enos_compiler import plugins
+from enos_compiler import compiled, plugins
 from enos_compiler.operators.base import Operator
+from enos_compiler.search import kernels
 
-RESOLUTION = 128
+LEAST = 2**11
+"""Weights from which on a compiled look-up pays."""
+RESOLUTION = int(kernels.RESOLUTION)
 """Codes per root mean square, none astride 0: an 8-bit step of a normal channel is four."""
 REACH = 5
 """Codes end at this multiple of the root mean square; weights beyond are read as there."""
@@ -79,20 +83,15 @@ class _Compose(torch.autograd.Function):
         """Return A and B in the memory order of the weight; B is empty where none has it."""
         rows = _rows(weight)
         rms = channel_rms(rows)
-        codes = weight_codes(rows, rms)
         with torch.autocast(weight.device.type, enabled=False):
             mixed = tables.mixed(shares)
+        a, b, codes = _looked_up(rows, rms, mixed, tables.used)
         ctx.save_for_backward(rms, codes, mixed)
         ctx.tables, ctx.shape = tables, weight.shape
-        halves = [weight.new_zeros(()), weight.new_zeros(())]
-        for part, used in enumerate(tables.used):
-            if used:
-                found = _look_up(mixed[2 * part], codes).mul_(rms if part < 2 else rms * rms)
-                half = min(part, 1)
-                halves[half] = halves[half].add_(found) if halves[half].dim() else found
+        none = weight.new_zeros(())
         return (
-            _restored(halves[0], weight.shape) if halves[0].dim() else halves[0],
-            _restored(halves[1], weight.shape) if halves[1].dim() else halves[1],
+            none if a is None else _restored(a, weight.shape),
+            none if b is None else _restored(b, weight.shape),
         )
 
     @staticmethod
@@ -100,18 +99,63 @@ class _Compose(torch.autograd.Function):
         """Return the gradients of weights and shares."""
         rms, codes, mixed = ctx.saved_tensors
         tables: Bank = ctx.tables
-        on_weight = torch.zeros_like(codes, dtype=mixed.dtype)
-        histograms = mixed.new_zeros(mixed.shape)
-        for part, used in enumerate(tables.used):
-            if used:
-                gradient = _rows(gradients[min(part, 1)])
-                if part == 2:
-                    gradient = gradient * rms
-                on_weight.addcmul_(gradient, _look_up(mixed[2 * part + 1], codes))
-                if ctx.needs_input_grad[1]:
-                    histograms[2 * part].index_add_(0, codes.view(-1), (gradient * rms).view(-1))
+        on_a, on_b = (_rows(half) if half.dim() else None for half in gradients)
+        on_weight, histograms = _looked_back(on_a, on_b, rms, mixed, tables.used, codes)
         on_shares = tables.rows @ histograms.view(-1) if ctx.needs_input_grad[1] else None
         return _restored(on_weight, ctx.shape), on_shares, None
+
+
+def _looked_up(
+    rows: Tensor, rms: Tensor, mixed: Tensor, used: tuple[bool, bool, bool]
+) -> tuple[Tensor | None, Tensor | None, Tensor]:
+    """Return A, B (None where no part makes them) and the codes of weights, each (M, taps)."""
+    if _is_compiled(rows, mixed):
+        codes = torch.empty(rows.shape, dtype=torch.int32)
+        a = torch.empty_like(rows) if used[0] else None
+        b = torch.empty_like(rows) if used[1] or used[2] else None
+        arrays = [_numpy(tensor) for tensor in (rows, rms, mixed, codes, a, b)]
+        compiled.call(kernels.look_up, *arrays[:3], used, *arrays[3:])
+        return a, b, codes
+    codes = weight_codes(rows, rms)
+    halves: list[Tensor | None] = [None, None]
+    for part in range(3):
+        if used[part]:
+            found = _look_up(mixed[2 * part], codes).mul_(rms if part < 2 else rms * rms)
+            before = halves[min(part, 1)]
+            halves[min(part, 1)] = found if before is None else before + found
+    return halves[0], halves[1], codes
+
+
+def _looked_back(
+    on_a: Tensor | None,
+    on_b: Tensor | None,
+    rms: Tensor,
+    mixed: Tensor,
+    used: tuple[bool, bool, bool],
+    codes: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Return the gradients of weights, (M, taps), and of the tables of values, (6, ENTRIES)."""
+    on_weight = torch.zeros_like(codes, dtype=mixed.dtype)
+    histograms = torch.zeros_like(mixed)
+    if _is_compiled(on_weight, mixed):
+        arrays = [_numpy(t) for t in (on_a, on_b, rms, mixed, codes, on_weight, histograms)]
+        compiled.call(kernels.look_back, *arrays[:4], used, *arrays[4:])
+        return on_weight, histograms
+    for part, half in enumerate((on_a, on_b, on_b)):
+        if used[part] and half is not None:
+            gradient = half * rms if part == 2 else half
+            on_weight.addcmul_(gradient, _look_up(mixed[2 * part + 1], codes))
+            histograms[2 * part].index_add_(0, codes.view(-1), (gradient * rms).view(-1))
+    return on_weight, histograms
+
+
+def _is_compiled(rows: Tensor, mixed: Tensor) -> bool:
+    return rows.numel() >= LEAST and compiled.takes(rows, mixed)
+
+
+def _numpy(tensor: Tensor | None) -> Any:
+    """Return a tensor's memory as numpy sees it; of what is not there, an empty table."""
+    return np.empty((0, 0), np.float32) if tensor is None else tensor.detach().numpy()
 
 
 def _rows(weight: Tensor) -> Tensor:
