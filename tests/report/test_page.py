@@ -245,6 +245,45 @@ def test_every_array_of_the_crossbars_is_drawn(page: Browser, tmp_path: Path) ->
     assert sorted(pools) == sorted([min(600, c["count"]), c["used"]] for c in section["crossbars"])
 
 
+def test_arrays_have_the_width_of_the_card_where_the_window_is_narrow(
+    page: Browser, tmp_path: Path
+) -> None:
+    """A layer's name and figures stand above its arrays there, and beside them elsewhere."""
+    found = {}
+    for width in (390, 1400):
+        _open(page, tmp_path, small_report("cim"), width=width)
+        found[width] = page.evaluate(
+            "(() => { const p = document.querySelector('.placed');"
+            "const [name, facts, arrays] = [...p.children].map(c => c.getBoundingClientRect());"
+            "return [arrays.width / p.clientWidth, facts.top - name.top, arrays.top > name.top];"
+            "})()"
+        )
+    share, beside, below = found[390]
+    assert share > 0.99
+    assert abs(beside) < 4
+    assert below
+    share, beside, below = found[1400]
+    assert share < 0.8
+    assert abs(beside) < 4
+    assert not below
+
+
+def test_many_layers_on_crossbars_take_the_whole_width(page: Browser, tmp_path: Path) -> None:
+    report = small_report("cim")
+    layers = report["sections"]["map-cim"]["layers"]
+    for many in (False, True):
+        if many:
+            row = next(r for r in report["layers"] if r["name"] in layers)
+            for number in range(8):
+                name = f"more_{number}"
+                report["layers"].append({**row, "name": name})
+                layers[name] = layers[row["name"]]
+        _open(page, tmp_path, report, width=1280)
+        assert page.errors == []
+        paired = page.evaluate("Boolean(document.querySelector('#crossbars').closest('.pair'))")
+        assert paired != many
+
+
 def test_a_front_is_drawn_where_a_search_reports_one(page: Browser, tmp_path: Path) -> None:
     report = small_report()
     report["accuracy"] = {"reference": 0.95, "compiled": 0.94, "images": 100}

@@ -3,6 +3,8 @@
 const MOST_ARRAYS = 240;
 const MOST_GROUPS = 24;
 const MOST_SQUARES = 600;
+/** Layers from which on the card takes the page's whole width. */
+const MANY_LAYERS = 8;
 /** Length of an array's longer side in pixels, where no layer has more than so many arrays. */
 const SIDES = [[12, 46], [60, 36], [Infinity, 26]];
 
@@ -98,7 +100,9 @@ function crossbarSection() {
   const blocks = [...bySize].map(([key, members]) => [
     poolHead(pools.get(key), key.slice(key.indexOf(" ") + 1), members),
     el("div", { class: "placed" }, members.map((p) => [
-      el("button", { class: "asLink", type: "button", title: p.name, click: () => openSheet(p.name) }, p.name), arrayGrid(p, side), el("span", { class: "soft" }, crossbarFacts(p))])),
+      el("button", { class: "asLink", type: "button", title: p.name, click: () => openSheet(p.name) }, p.name), el("span", { class: "soft" }, crossbarFacts(p)), arrayGrid(p, side)])),
   ]);
-  return card("crossbars", "How full the crossbars are", "The chip's arrays, one square each; below, each layer's arrays to scale, rows down, columns across, full where cells hold weights.", null, blocks);
+  const drawn = card("crossbars", "How full the crossbars are", "The chip's arrays, one square each; below, each layer's arrays to scale, rows down, columns across, full where cells hold weights.", null, blocks);
+  drawn.classList.toggle("broad", placed.length >= MANY_LAYERS);
+  return drawn;
 }

@@ -36,6 +36,9 @@ function exact(value, text, attributes) {
   return el("data", { ...attributes, value: String(value) }, text);
 }
 
+/** Returns a plain number in so many digits; far below one with its power of ten: 1.09e-6. */
+const plain = (x, digits) => (x && Math.abs(x) < 1e-3 ? x.toExponential(digits - 1) : x.toPrecision(digits));
+
 const bitsText = (bits) => `${bits.input}/${bits.weight}/${bits.output}`;
 
 /** Returns round steps that cut [low, high] into about `n` parts. */

@@ -23,7 +23,7 @@ function accuracyTile() {
     const noise = sections["output-noise"];
     if (!noise || typeof noise.snr_db !== "number") return null;
     return tile("Output signal to noise", [exact(noise.snr_db, split(`${noise.snr_db.toFixed(1)} dB`))],
-      el("p", { class: "note" }, `against the float network on ${whole(noise.inputs)} example inputs; no test data was given`));
+      el("p", { class: "note" }, `against the float network on ${whole(noise.inputs)} example input${noise.inputs === 1 ? "" : "s"}; no test data was given`));
   }
   const points = 100 * (found.compiled - found.reference);
   const sign = Math.abs(points) < 0.005 ? "\u00b1" : points < 0 ? "\u2212" : "+";

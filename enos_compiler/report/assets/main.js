@@ -16,7 +16,7 @@ function start() {
     shown.push([id, title, node]);
     main.append(node);
   }
-  pair(["roofline", "crossbars", "front", "devices"].map((id) => document.getElementById(id)).filter(Boolean));
+  pair([...main.querySelectorAll("#roofline, #crossbars:not(.broad), #front, #devices")]);
   main.before(contents(shown));
   document.body.append(el("footer", { class: "wrap" }, `Made by enos-compiler ${report.versions["enos-compiler"] || ""} from report.json, the one source of every number here.`), sheet);
   addEventListener("beforeprint", () => { for (const d of document.querySelectorAll("#inputs details:first-of-type")) d.open = true; });

@@ -57,7 +57,7 @@ function drawRoofline(points, width) {
     ...decades(...xRange).filter(inside(xRange)).map((t) => [svg("line", { class: "gridline", x1: x(t), x2: x(t), y1: ROOF.top, y2: bottom }), svg("text", { class: "soft", x: x(t), y: bottom + 17, "text-anchor": "middle" }, count(t))]),
     ...decades(...yRange).filter(inside(yRange)).map((t) => [svg("line", { class: "gridline", x1: ROOF.left, x2: right, y1: y(t), y2: y(t) }), svg("text", { class: "soft", x: ROOF.left - 8, y: y(t) + 4, "text-anchor": "end" }, count(t))]),
     svg("text", { class: "soft", x: ROOF.left + inner.w / 2, y: ROOF.height - 6, "text-anchor": "middle" }, "MACs per byte moved at the slowest memory"),
-    svg("text", { class: "soft", x: 0, y: 0, transform: `translate(13 ${ROOF.top + inner.h / 2}) rotate(-90)`, "text-anchor": "middle" }, "MACs per ns"),
+    svg("text", { class: "soft", x: 0, y: 0, transform: `translate(8 ${ROOF.top + inner.h / 2}) rotate(-90)`, "text-anchor": "middle" }, "MACs per ns"),
   ];
   const lines = peaks.map(([core, peak]) => [
     svg("line", { x1: ROOF.left, x2: right, y1: y(peak), y2: y(peak), style: { stroke: coreColour(core, 0), "stroke-width": 2 } }),

@@ -32,7 +32,7 @@ function openSheet(name) {
       fact("Work", `${whole(row.macs)} multiply-accumulates${row.macs ? `, ${(row.energy_pj / row.macs).toPrecision(3)} pJ each` : ""}`),
       point && point.peak_macs_per_ns ? fact("Speed", `${count(row.macs / row.latency_ns)} MACs/ns, ${percent(row.macs / row.latency_ns / point.peak_macs_per_ns, 0)} of the core's peak`) : [],
       options ? fact("Options", options) : [],
-      row.score === null ? [] : fact("Score", exact(row.score, row.score.toPrecision(4)))),
+      row.score === null ? [] : fact("Score", exact(row.score, plain(row.score, 4)))),
     el("div", {}, el("h3", {}, "Components"), el("div", { class: "bars" }, bars)),
     el("div", {}, el("h3", {}, "Events"), sortable(events, columns, `events of ${row.name}`))));
   if (!sheet.open) sheet.showModal();

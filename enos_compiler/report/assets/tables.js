@@ -43,7 +43,7 @@ function layersSection() {
     { name: "Share", value: (r) => r.energy_pj, cell: (r) => percent(r.energy_pj / total), number: true },
     { name: "Latency", value: (r) => r.latency_ns, cell: (r) => exact(r.latency_ns, time(r.latency_ns)), number: true },
     { name: "pJ per MAC", value: (r) => (r.macs ? r.energy_pj / r.macs : null), cell: (r) => (r.macs ? (r.energy_pj / r.macs).toPrecision(3) : "\u2013"), number: true },
-    { name: "Score", value: (r) => r.score, cell: (r) => (r.score === null ? "\u2013" : exact(r.score, r.score.toPrecision(3))), number: true },
+    { name: "Score", value: (r) => r.score, cell: (r) => (r.score === null ? "\u2013" : exact(r.score, plain(r.score, 3))), number: true },
   ];
   const node = card("layers", "Layers", "Sort by any column; a layer's name opens its events and prices. The score is the expected loss of accuracy.", null,
     sortable(report.layers, columns, "layers", "layers"));
