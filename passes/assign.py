@@ -33,7 +33,8 @@ class Assign(Pass):
     """Energy per inference: 0.6 of the baseline, floor+0.5, 12.5uJ, unlimited or baseline; or
     another figure, as in edap:0.6."""
     time_limit_s: float = 60.0
-    """Wall time for each solve; on expiry the best found is kept with its gap."""
+    """Processor time for each solve, the same on a machine with other work; on expiry the best
+    found is kept with its gap."""
 
     def run(self, network: Network, context: Context) -> Network:
         """Return the network with a choice per layer and a width per vector operation."""

@@ -56,12 +56,15 @@ def solve_assignment(
             raise below_floor(cheapest, target, budget, allowed, floor, top)
         gap, assigned = solver.best(allowed, cheapest)
     except TimeoutError as error:
-        raise PassError(str(error), place="pass assign", remedy="time_limit_s=600") from error
+        raise PassError(str(error), place="pass assign", remedy=_more_time(time_limit_s)) from error
     notes = []
     if budget.kind == "floor" and floor >= top:
         notes.append("the floor is not below the baseline: the budget is the floor")
-    if gap > 0:
-        notes.append(f"the time limit ended the proof at a gap of {gap:.2%}")
+    for what, open_gap in solver.unproven.items():
+        notes.append(
+            f"{what} is at most {open_gap:.2%} above the least there is: after {time_limit_s:g} s "
+            f"of processor time the proof was cut short; {_more_time(time_limit_s)}"
+        )
     least, paid = price(cheapest, target), price(assigned, target)
     in_energy = budget.measure == "energy" and allowed != inf
     summary: dict[str, Any] = {
@@ -88,6 +91,10 @@ def solve_assignment(
             "value": solver.value(assigned),
         }
     return Assignment(fitted(assigned), summary)
+
+
+def _more_time(time_limit_s: float) -> str:
+    return f"assign{{time_limit_s={10 * time_limit_s:g}}} in --passes gives it more"
 
 
 def price(network: Network, target: Target) -> Totals:

@@ -12,7 +12,7 @@ Source: the convex-concave procedure (Yuille and Rangarajan, 2003; remembered).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import inf, isfinite, log
 from typing import TYPE_CHECKING
 
@@ -43,7 +43,7 @@ class Solver:
         network: with choices and scores.
         target: what prices them.
         measure: one of `figures.MEASURES`.
-        time_limit_s: for each solve.
+        time_limit_s: processor time for each solve.
     """
 
     network: Network
@@ -54,6 +54,8 @@ class Solver:
     """Options of the last problem that was solved."""
     dropped: int = 0
     """Options left out of it because another is at least as good everywhere."""
+    unproven: dict[str, float] = field(default_factory=dict)
+    """Gaps at which the time limit ended a proof, by what is then not proven to be the least."""
     _linear: Model | None = None
 
     def value(self, assigned: Network) -> float:
@@ -124,7 +126,12 @@ class Solver:
         found = model.least_price(time_limit_s=self.time_limit_s)
         if found is None:
             raise no_assignment(self.network, self.target, model, self.time_limit_s)
+        self._note("the floor", found.gap)
         return _assigned(self.network, found)
+
+    def _note(self, what: str, gap: float) -> None:
+        if gap:
+            self.unproven[what] = max(gap, self.unproven.get(what, 0.0))
 
     def _within(
         self, model: Model, limit: float, allowed: float, fallback: Network
@@ -142,6 +149,8 @@ class Solver:
             second = model.least_price(
                 score_limit=best.score + room, time_limit_s=self.time_limit_s
             )
+            self._note("the score", best.gap)
+            self._note("the price at that score", 0.0 if second is None else second.gap)
             for found in [best] if second is None else [second, best]:
                 assigned = _assigned(self.network, found)
                 if self.value(assigned) <= allowed:

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_network import TinyCore, TinyTarget, attach, layer, network
 
+from enos_compiler.assign import core_problem, milp
 from enos_compiler.assign.assignment import price, solve_assignment
 from enos_compiler.assign.budget import Budget
 from enos_compiler.cores.target import Target
@@ -159,6 +160,24 @@ def test_more_budget_is_never_worse(name: str) -> None:
     best = solve_assignment(net, _target(chip), Budget.parse("unlimited"), 30.0)
     assert scores == sorted(scores, reverse=True)
     assert scores[-1] >= _score(best.network)
+
+
+def test_what_a_time_limit_left_unproven_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    chip = _chip()
+    net = attach(_nets()["chain"], chip, ("mac", "mf"), WIDTHS, seed=7)
+
+    def cut_short(*arguments: Any) -> core_problem.Solution | None:
+        found = core_problem.minimise(*arguments)
+        return None if found is None else replace(found, gap=0.02)
+
+    monkeypatch.setattr(milp, "minimise", cut_short)
+    summary = solve_assignment(net, _target(chip), Budget.parse("floor+0.3"), 30.0).summary
+    assert summary["gap"] == 0.02
+    assert summary["notes"] == [
+        f"{what} is at most 2.00% above the least there is: after 30 s of processor time the proof "
+        "was cut short; assign{time_limit_s=300} in --passes gives it more"
+        for what in ("the floor", "the score", "the price at that score")
+    ]
 
 
 def test_residents_are_programmed_once_for_shared_weights() -> None:

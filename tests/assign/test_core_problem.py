@@ -72,6 +72,34 @@ def test_impossible_problems_have_no_solution() -> None:
     assert minimise(np.ones(2), assemble(halves, 2), 2, 30.0) is None
 
 
+@pytest.mark.parametrize(("needed_s", "gap"), [(4.0, 0.0), (40.0, 1.0)])
+def test_a_loaded_machine_takes_longer_and_finds_the_same(
+    monkeypatch: pytest.MonkeyPatch, needed_s: float, gap: float
+) -> None:
+    """The solver's limit is wall time, ours processor time: a quarter of a core gets four times."""
+    clock = SimpleNamespace(wall=0.0, spent=0.0)
+    now = SimpleNamespace(monotonic=lambda: clock.wall, process_time=lambda: clock.spent)
+    limits: list[float] = []
+
+    def solve(*_: object, options: dict[str, float], **__: object) -> SimpleNamespace:
+        limits.append(options["time_limit"])
+        worked = min(needed_s, limits[-1] / 4)
+        clock.spent += worked
+        clock.wall += 4 * worked
+        done = worked == needed_s
+        x = np.array([1.0, 0.0] if done else [0.0, 1.0])
+        return SimpleNamespace(x=x, status=0 if done else 1, mip_gap=0.0 if done else 0.5)
+
+    monkeypatch.setattr(core_problem, "time", now)
+    monkeypatch.setattr(core_problem, "milp", solve)
+    monkeypatch.setattr(core_problem, "_FIRST_CUT", 10.0)
+    rows = assemble([({0: 1.0, 1: 1.0}, 1.0, 1.0)], 2)
+    found = minimise(np.array([1.0, 2.0]), rows, 2, 5.0)
+    assert limits == [5.0, 20.0]
+    assert found is not None
+    assert found.gap == pytest.approx(gap)
+
+
 def test_an_expired_time_limit_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = assemble([({0: 1.0, 1: 1.0}, 1.0, 1.0)], 2)
     nothing = SimpleNamespace(x=None, status=1)
