@@ -22,6 +22,8 @@ from torch import Tensor
 
 Kernel = Callable[..., None]
 
+LEAST_PART = 2**21
+"""Steps that a part has at least: waking a thread takes as long as some hundred thousand."""
 FASTMATH = {"contract"}
 """A product and a sum may become one instruction; nothing else may be reordered or left out."""
 
@@ -46,33 +48,46 @@ def call(kernel: Kernel, *arguments: object) -> None:
     _compiled(kernel)(*arguments)
 
 
-def run(kernel: Kernel, work: int, *arguments: object) -> None:
-    """Do all work, a part on each of PyTorch's threads."""
-    do, parts = _compiled(kernel), _parts(work)
-    if len(parts) == 1:
-        do(0, work, *arguments)
-        return
-    list(_pool(len(parts)).map(lambda part: do(*part, *arguments), parts))
+def run(kernel: Kernel, work: int, size: int, *arguments: object) -> None:
+    """Do all work, a part on each of PyTorch's threads.
+
+    Args:
+        kernel: takes begin and end of its part and the arguments.
+        work: items that parts are made of.
+        size: steps of its innermost loops in all: what a thread is worth waking for.
+        arguments: the same for every part.
+    """
+    do = _compiled(kernel)
+    _each(lambda begin, end, _: do(begin, end, *arguments), _parts(work, size))
 
 
-def run_parts(kernel: Kernel, work: int, shape: tuple[int, ...], *arguments: object) -> Any:
+def run_parts(
+    kernel: Kernel, work: int, size: int, shape: tuple[int, ...], *arguments: object
+) -> Any:
     """Do all work of a kernel whose last argument takes its findings; return all, (parts, *shape).
 
-    The findings are float64 and not initialised.
+    The findings are float64 and not initialised. See `run`.
     """
-    do, parts = _compiled(kernel), _parts(work)
+    do, parts = _compiled(kernel), _parts(work, size)
     found = np.empty((len(parts), *shape))
-    if len(parts) == 1:
-        do(0, work, *arguments, found[0])
-    else:
-        jobs = zip(parts, found, strict=True)
-        list(_pool(len(parts)).map(lambda job: do(*job[0], *arguments, job[1]), jobs))
+    _each(lambda begin, end, part: do(begin, end, *arguments, found[part]), parts)
     return found
 
 
-def _parts(work: int) -> list[tuple[int, int]]:
-    threads = min(torch.get_num_threads(), work)
+def _parts(work: int, size: int) -> list[tuple[int, int]]:
+    threads = min(torch.get_num_threads(), work, max(size // LEAST_PART, 1))
     return list(pairwise(work * t // threads for t in range(threads + 1)))
+
+
+def _each(do: Callable[[int, int, int], None], parts: list[tuple[int, int]]) -> None:
+    """Do every part, the first on this thread."""
+    others = [
+        _pool(len(parts) - 1).submit(do, *span, part)
+        for part, span in enumerate(parts[1:], start=1)
+    ]
+    do(*parts[0], 0)
+    for other in others:
+        other.result()
 
 
 @cache

@@ -64,7 +64,9 @@ class _WindowDistance(torch.autograd.Function):
         out = images.new_empty((n, windows.height, windows.width, m))
         places = (windows.origins, windows.offsets)
         flat = out.view(n, -1, m).numpy()
-        compiled.run(adder_kernels.distances, n, windows.flat, windows.kernels, *places, flat)
+        compiled.run(
+            adder_kernels.distances, n, windows.size, windows.flat, windows.kernels, *places, flat
+        )
         ctx.save_for_backward(images, weight)
         ctx.windows, ctx.layer = windows, layer
         return out.permute(0, 3, 1, 2)
@@ -81,7 +83,7 @@ class _WindowDistance(torch.autograd.Function):
         short = -windows.kernels.shape[1] % adder_kernels.TOGETHER
         kernels = np.pad(windows.kernels, ((0, 0), (0, short), (0, 0)))
         into = on_images.numpy()
-        compiled.run(adder_kernels.pull_back, n, windows.flat, kernels, *places, into)
+        compiled.run(adder_kernels.pull_back, n, windows.size, windows.flat, kernels, *places, into)
         shape = ctx.layer.shape
         products = conv2d_weight(  # type: ignore[no-untyped-call]
             images,
@@ -114,6 +116,7 @@ class _Windows:
         taps = pixels[: (r - 1) * dy + 1 : dy, : (s - 1) * dx + 1 : dx].ravel()
         depths = np.arange(channels).reshape(shape.g, per_group, 1)
         offsets = (depths + taps).reshape(shape.g, -1)
+        self.size = n * origins.size * weight.numel()
         # An index that might be negative costs a fifth of the time.
         self.origins, self.offsets = origins.astype(np.uint64), offsets.astype(np.uint64)
 
@@ -135,8 +138,7 @@ def distance_sum(x: Tensor, weight: Tensor, layer: Layer) -> Tensor:
     top, left, bottom, right = shape.padding
     padded = F.pad(x, (left, right, top, bottom))
     height, width = _windows_along(padded, weight, layer)
-    differences = len(x) * height * width * weight.numel()
-    if differences >= LEAST and compiled.takes(padded, weight):
+    if len(x) * height * width * weight.numel() >= LEAST and compiled.takes(padded, weight):
         found: Tensor = _WindowDistance.apply(padded, weight, layer)  # type: ignore[no-untyped-call]
         return found
     extents = weight.shape[2:]

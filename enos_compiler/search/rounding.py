@@ -24,7 +24,8 @@ from enos_compiler.search.fake import bounds, fake_quantize
 UNROUNDED = (2.0**-100, float("-inf"), float("inf"))
 """Step and ends of a grid so fine that a float32 lies on it."""
 LEAST = 2**17
-"""Elements from which on the compiled form pays: below it calls cost more than they save."""
+"""Elements from which on the compiled form pays on one thread: below it calls cost more than they
+save. Of several threads each needs a part of its own, or PyTorch's, which wake faster, win."""
 WIDTH = 128
 """Numbers that a row has at most: its constants stay in the fastest memory."""
 
@@ -176,10 +177,10 @@ def rounded(x: Tensor, shares: Sequence[float | Tensor], formats: Formats) -> Te
 
 def is_large(*images: Tensor) -> bool:
     """Return whether images are alike, channels last and worth the compiled form."""
-    first = images[0]
+    first, threads = images[0], torch.get_num_threads()
     return (
         first.dim() == 4
-        and first.numel() >= LEAST
+        and first.numel() >= (LEAST if threads == 1 else threads * compiled.LEAST_PART)
         and compiled.takes(*images)
         and all(
             x.shape == first.shape and x.is_contiguous(memory_format=torch.channels_last)
@@ -194,7 +195,7 @@ def statistics_of(x: Tensor, *, extremes: bool) -> Statistics:
     width, channels = rows.shape[1], x.shape[1]
     pivot = torch.from_numpy(rows[0, :channels]).clone()
     arguments = (rows, _repeated(pivot, width), extremes)
-    found = compiled.run_parts(kernels.moments, len(rows), (4, width), *arguments)
+    found = compiled.run_parts(kernels.moments, len(rows), rows.size, (4, width), *arguments)
     by_pixel = torch.from_numpy(found).view(len(found), 4, -1, channels)
     mean, square = by_pixel[:, :2].sum((0, 2)) / (x.numel() // channels)
     return Statistics(
@@ -207,7 +208,7 @@ def statistics_of(x: Tensor, *, extremes: bool) -> Statistics:
 
 def _forth(walk: _Walk, x: Tensor, out: Tensor) -> Tensor:
     rows, into = _rows_of(x), _rows_of(out)
-    compiled.run(kernels.scale_and_round, len(rows), rows, walk.line, walk.grids, into)
+    compiled.run(kernels.scale_and_round, len(rows), rows.size, rows, walk.line, walk.grids, into)
     return out
 
 
@@ -216,14 +217,14 @@ def _sums(walk: _Walk, x: Tensor, upstream: Tensor) -> Tensor:
     rows, count = _rows_of(x), 2 + len(walk.grids)
     arguments = (rows, _rows_of(upstream), walk.line, walk.grids, walk.mean)
     shape = (count, rows.shape[1])
-    found = compiled.run_parts(kernels.gradient_sums, len(rows), shape, *arguments)
+    found = compiled.run_parts(kernels.gradient_sums, len(rows), rows.size, shape, *arguments)
     return torch.from_numpy(found).sum(0).view(count, -1, x.shape[1]).sum(1)
 
 
 def _back(walk: _Walk, x: Tensor, upstream: Tensor, factors: Any) -> Tensor:
     rows, on_x = _rows_of(x), torch.empty_like(x)
     arguments = (rows, _rows_of(upstream), walk.line, walk.grids, factors, _rows_of(on_x))
-    compiled.run(kernels.gradient_through, len(rows), *arguments)
+    compiled.run(kernels.gradient_through, len(rows), rows.size, *arguments)
     return on_x
 
 

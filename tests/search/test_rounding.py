@@ -38,6 +38,7 @@ FORMAT = ValueFormat(-4, 0, 8, 0, 255)
 @pytest.fixture(autouse=True)
 def all_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rounding, "LEAST", 1)
+    monkeypatch.setattr(compiled, "LEAST_PART", 1)
 
 
 def images(*shape: int, seed: int = 0, mean: float = 0.0) -> Tensor:
