@@ -3,27 +3,14 @@
 
 from __future__ import annotations
 
-import re
 import statistics
 from collections.abc import Sequence
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
-
-mpl.use("svg")
-from matplotlib import pyplot as plt
+from svg_figures import plt, save
 
 Result = dict[str, Any]
-STYLE: dict[str, Any] = {
-    "svg.fonttype": "none",  # text stays text: small files, words that can be searched
-    "svg.hashsalt": "enos",  # equal figures are equal files
-    "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans", "Arial"],
-    "font.size": 9,
-    "axes.axisbelow": True,
-}
 COLOURS = {"ours": "#d2691e", "mac": "#1f4e79", "uniform": "#4c9f70", "random": "#7a7a7a"}
 SHOWN = 0.2
 """Networks whose accuracy is further below the best are named, not drawn."""
@@ -34,7 +21,6 @@ def draw(results: Sequence[Result], path: Path) -> None:
     """Write the figure: a point per network, its mean over seeds and every seed's own."""
     primary = [r for r in results if r["part"] == "primary" and "test_accuracy" in r]
     settings = list(dict.fromkeys(r["setting"] for r in primary))
-    plt.style.use(STYLE)
     figure, axes = plt.subplots(
         1, len(settings), figsize=(4.3 * len(settings), 3.4), squeeze=False, layout="constrained"
     )
@@ -42,11 +28,7 @@ def draw(results: Sequence[Result], path: Path) -> None:
         _panel(axis, [r for r in primary if r["setting"] == setting], setting)
     handles, labels = axes.flat[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=8)
-    text = StringIO()
-    figure.savefig(text, format="svg", facecolor="white", metadata={"Date": None})
-    plt.close(figure)
-    short = re.sub(r"(\.\d\d)\d+", r"\1", text.getvalue())  # hundredths of a point are enough
-    path.write_text(short, encoding="utf-8")
+    save(figure, path)
 
 
 def _panel(axis: Any, rows: Sequence[Result], setting: str) -> None:

@@ -3,25 +3,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
+from svg_figures import plt, save
 
-mpl.use("svg")
-from matplotlib import pyplot as plt
-
-STYLE: dict[str, Any] = {
-    "svg.fonttype": "none",  # text stays text: small files, words that can be searched
-    "svg.hashsalt": "enos",  # equal figures are equal files
-    "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans", "Arial"],
-    "font.size": 9,
-    "axes.axisbelow": True,
-}
 COLOURS = ("#1f4e79", "#d2691e", "#4c9f70", "#8f5ea8", "#7a7a7a")
 PANELS = (
     ("bits", ("weight bits", "proposal bits", "ADC bits", "ADC bits, 4 columns merged")),
@@ -33,14 +20,8 @@ PANELS = (
 
 def draw(data: Mapping[str, Any], folder: Path) -> None:
     """Write `mc2ram_quality.svg` and `mc2ram_energy.svg`."""
-    plt.style.use(STYLE)
-    folder.mkdir(parents=True, exist_ok=True)
     for name, figure in (("quality", _quality(data)), ("energy", _energy(data))):
-        text = StringIO()
-        figure.savefig(text, format="svg", facecolor="white", metadata={"Date": None})
-        plt.close(figure)
-        short = re.sub(r"(\.\d\d)\d+", r"\1", text.getvalue())  # hundredths of a point are enough
-        (folder / f"mc2ram_{name}.svg").write_text(short, encoding="utf-8")
+        save(figure, folder / f"mc2ram_{name}.svg")
 
 
 def _quality(data: Mapping[str, Any]) -> Any:

@@ -3,29 +3,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
-
-mpl.use("svg")
-from matplotlib import pyplot as plt
 from matplotlib.patches import PathPatch
 from matplotlib.path import Path as Outline
+from svg_figures import plt, save
 
 Total = Mapping[str, Any]
 """A total as in the JSON file: network, setting, reading, objective, weight_bits, energy_mj, mj."""
-STYLE: dict[str, Any] = {
-    "svg.fonttype": "none",  # text stays text: small files, words that can be searched
-    "svg.hashsalt": "enos",  # equal figures are equal files
-    "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans", "Arial"],
-    "font.size": 9,
-    "axes.axisbelow": True,
-}
 TARGETS = ("eyeriss", "simba")
 COLOURS = {
     "MAC": "#a6a6a6",
@@ -54,16 +41,9 @@ STEPS: dict[str, Any] = {"drawstyle": "steps-mid", "markersize": 3.5, "linewidth
 
 def draw(totals: Sequence[Total], folder: Path) -> None:
     """Write `mobilenet_bits_levels.svg` and `mobilenet_bits_savings.svg`."""
-    plt.style.use(STYLE)
-    folder.mkdir(parents=True, exist_ok=True)
     edp = [t for t in totals if t["objective"] == "edp"]
     for name, figure in (("levels", _levels(edp)), ("savings", _savings(edp))):
-        text = StringIO()
-        figure.savefig(text, format="svg", facecolor="white", metadata={"Date": None})
-        plt.close(figure)
-        short = re.sub(r"(\.\d\d)\d+", r"\1", text.getvalue())  # hundredths of a point are enough
-        file = folder / f"mobilenet_bits_{name}.svg"
-        file.write_text(short, encoding="utf-8")
+        save(figure, folder / f"mobilenet_bits_{name}.svg")
 
 
 def _pick(totals: Sequence[Total], **wanted: object) -> list[Total]:

@@ -3,24 +3,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
-
-mpl.use("svg")
-from matplotlib import pyplot as plt
-from mobilenet_figures import STYLE
+from svg_figures import plt, save
 
 AIM = 37.0
 
 
 def draw(studies: Sequence[Mapping[str, Any]], folder: Path) -> None:
     """Write `quant_mapping_fronts.svg`."""
-    plt.style.use(STYLE)
     targets = list(studies[0]["fronts"])
     size = (8.6, 2.9 * len(studies))
     figure, axes = plt.subplots(
@@ -30,12 +23,7 @@ def draw(studies: Sequence[Mapping[str, Any]], folder: Path) -> None:
         for axis, target in zip(line, targets, strict=True):
             _panel(axis, study, target)
     axes[0][0].legend(fontsize=8, frameon=False, loc="upper left")
-    text = StringIO()
-    figure.savefig(text, format="svg", facecolor="white", metadata={"Date": None})
-    plt.close(figure)
-    folder.mkdir(parents=True, exist_ok=True)
-    short = re.sub(r"(\.\d\d)\d+", r"\1", text.getvalue())  # hundredths of a point are enough
-    (folder / "quant_mapping_fronts.svg").write_text(short, encoding="utf-8")
+    save(figure, folder / "quant_mapping_fronts.svg")
 
 
 def _panel(axis: Any, study: Mapping[str, Any], target: str) -> None:

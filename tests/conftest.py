@@ -12,7 +12,7 @@ from hypothesis import settings
 
 ROOT = Path(__file__).parents[1]
 
-pytest_plugins = ("search_fixtures",)
+pytest_plugins = ("browser_fixtures", "search_fixtures")
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: the commands do the same
 

@@ -5,21 +5,19 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from enos_compiler.assign.budget import Budget
 from enos_compiler.errors import FrontendError
-from enos_compiler.explore.accuracy import LEARNING_RATE, Recipe, Tier
+from enos_compiler.explore.accuracy import LEARNING_RATE, Recipe
 from enos_compiler.explore.gradient import GradientSearch, gradient_front
 from enos_compiler.explore.journal import Journal, open_journal
-from enos_compiler.explore.objectives import MethodName, ObjectiveName
+from enos_compiler.explore.objectives import MethodName
 from enos_compiler.explore.plan import Genome
 from enos_compiler.explore.point import load_same
-from enos_compiler.explore.run import Exploration
-from enos_compiler.explore.vary import ChipRecipe
-from enos_compiler.explore.workers import Workers
+from enos_compiler.explore.run import Exploration, Scope
 from enos_compiler.frontend.trace import trace
 from enos_compiler.frontend.user import load_user_model
 from enos_compiler.ir.network import Network
@@ -44,30 +42,19 @@ FLOAT_EPOCHS = 8
 """Of a network that has learnt nothing, as long as the search of `enosc` trains it by default."""
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What the user asks for."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request(Scope):
+    """What the user asks for: a scope, and how its network comes about."""
 
     model: str
     model_args: Mapping[str, str]
     folder: Path | None
     target: str
-    chips: tuple[ChipRecipe, ...]
-    objectives: tuple[ObjectiveName, ...]
-    bits: tuple[int, ...]
-    population: int
-    offspring: int
-    generations: int
-    greedy: int
     method: MethodName
     search_epochs: int
     """Of the gradient search."""
-    seed: int
-    tier: Tier
-    final: Tier | None
     float_epochs: int | None
     images: int | None
-    workers: Workers
     resume: bool
 
 
@@ -110,22 +97,13 @@ def prepare(request: Request, say: Callable[[str], None]) -> Prepared:
         journal = open_journal(folder / JOURNAL, run, resume=request.resume)
         if journal.known:
             say(f"{len(journal.known)} accuracies are known from {folder / JOURNAL}")
-    evolves = request.method != "gradient"
+    if request.method == "gradient":  # nothing evolves
+        request = replace(request, generations=0, greedy=0)
     options = Exploration(
+        **{field.name: getattr(request, field.name) for field in fields(Scope)},
         network=network,
-        chips=request.chips,
-        objectives=request.objectives,
-        bits=request.bits,
-        population=request.population,
-        offspring=request.offspring,
-        generations=request.generations if evolves else 0,
-        greedy=request.greedy if evolves else 0,
         seeds=_gradient_seeds(network, user, target, request, folder, say),
-        seed=request.seed,
-        tier=request.tier,
-        final=request.final,
         recipe=recipe,
-        workers=request.workers,
         say=say,
     )
     return Prepared(options, journal, folder, user.name)

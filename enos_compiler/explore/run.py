@@ -35,12 +35,10 @@ _REFERENCE = 1.1
 """Reference point of the hypervolume, in multiples of the worst uniform network's distance."""
 
 
-@dataclass(frozen=True, slots=True)
-class Exploration:
-    """What is searched and how."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """What is searched, for what, and how long."""
 
-    network: Network
-    """Calibrated."""
     chips: tuple[ChipRecipe, ...]
     objectives: tuple[ObjectiveName, ...]
     bits: tuple[int, ...]
@@ -49,16 +47,24 @@ class Exploration:
     generations: int
     greedy: int
     """Settings of the greedy walk in the first generation."""
-    seeds: tuple[Genome, ...]
-    """Settings of the gradient search in the first generation."""
     seed: int
     tier: Tier
     """Of every setting."""
     final: Tier | None
     """Of the settings on the front, once it is found."""
+    workers: Workers
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exploration(Scope):
+    """A scope with the network that is searched and what it starts from."""
+
+    network: Network
+    """Calibrated."""
+    seeds: tuple[Genome, ...]
+    """Settings of the gradient search in the first generation."""
     recipe: Recipe | None
     """For accuracy; none where it is no objective."""
-    workers: Workers
     say: Callable[[str], None]
 
     def chip_number(self, point: Point) -> int:

@@ -4,13 +4,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import Browser, browser, chromium_or_skip
+from browser import Browser
 
 from enos_compiler.explore.front import Point, save_front
 
@@ -45,19 +44,6 @@ def written(folder: Path) -> dict[str, Any]:
     save_front(folder, points, ("accuracy", "energy"), about)
     content: dict[str, Any] = json.loads((folder / "front.json").read_text())
     return content
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    with browser(chromium_or_skip()) as page:
-        yield page
-
-
-@pytest.fixture
-def page(chromium: Browser) -> Browser:
-    chromium.errors.clear()
-    chromium.requests.clear()
-    return chromium
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1400, "dark"), (390, "light")])

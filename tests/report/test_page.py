@@ -5,31 +5,17 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import Browser, browser, chromium_or_skip, find_chromium
+from browser import Browser, find_chromium
 from small_report import compiled_small, small_report
 
 from enos_compiler.ir.units import energy_text, time_text
 from enos_compiler.report.page import page_html, write_page
 
 HOSTILE = "</script><img src=x onerror=alert(1)>\"'&amp;<b>{{data}}<!-- <script x"
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    with browser(chromium_or_skip()) as page:
-        yield page
-
-
-@pytest.fixture
-def page(chromium: Browser) -> Browser:
-    chromium.errors.clear()
-    chromium.requests.clear()
-    return chromium
 
 
 def _open(page: Browser, folder: Path, report: dict[str, Any], **how: Any) -> None:
