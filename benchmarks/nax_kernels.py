@@ -86,15 +86,18 @@ class Bench:
             size: plain.assigned(plain.only(size), Budget.parse("edap:floor"))
             for size in plain.sizes()
         }
-        for size, network in singles.items():
-            yield f"{size} x {size}, kernels 3", plain, network, whole
-        least = plain.assigned(plain.scored, Budget.parse("edap:floor"))
-        yield "sizes by layer, kernels 3, least EDAP", plain, least, whole
-        best = min(plain.edap(network) for network in singles.values())
-        found = self.study(self.searched(best))
+        best = min(singles, key=lambda size: plain.edap(singles[size]))
+        yield f"{best} x {best}, kernels 3", plain, singles[best], whole
+        allowed = plain.edap(singles[best])
+        found = self.study(self.searched(allowed))
         for share in SHARES:
             name = f"kernels and sizes searched, within {share:g} of the best"
-            yield name, found, found.within(share * best), self.knobs.finetune
+            yield name, found, found.within(share * allowed), self.knobs.finetune
+        least = plain.assigned(plain.scored, Budget.parse("edap:floor"))
+        yield "sizes by layer, kernels 3, least EDAP", plain, least, whole
+        for size, network in singles.items():
+            if size != best:
+                yield f"{size} x {size}, kernels 3", plain, network, whole
 
     def study(self, network: Network) -> nax.Study:
         """Return the study of a network with choices and scores."""

@@ -33,7 +33,7 @@ class Finetune(Pass):
     learning_rate: float = 1e-3
     """At its highest."""
     noise: bool = True
-    """Add what crossbars' converters and devices do to sums while training."""
+    """Add what crossbars' converters and devices do to sums, in validation too."""
 
     def run(self, network: Network, context: Context) -> Network:
         """Return the network with tuned parameters; unchanged where nothing is to be trained."""

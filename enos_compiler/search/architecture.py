@@ -22,7 +22,7 @@ from enos_compiler.ir.kernels import extent_of
 from enos_compiler.ir.network import Layer, Network, Vector
 from enos_compiler.search.forms import Call
 from enos_compiler.search.mixture import Branch, BranchMixture, CompositeMixture, Mixture, Shares
-from enos_compiler.search.noise import in_training
+from enos_compiler.search.noise import channels_of, disturbed
 from enos_compiler.search.tables import Candidate
 from enos_compiler.semantics.formats import grid_source
 from enos_compiler.semantics.widths import DEFAULT_BITS, layer_asks, width_rule
@@ -343,7 +343,9 @@ class MixtureForm:
         odds = self.architecture.drawn.odds.get(layer.name)
         total = self.space.mixture.mix(call, self.space.shares(drawn, odds))
         noise = self.architecture.noise.get(layer.name)
-        return total if noise is None else in_training(call, total, drawn @ noise)
+        if noise is None or not torch.is_grad_enabled():
+            return total
+        return disturbed(total, drawn @ noise, channels_of(call))
 
 
 def _gather(widths: Sequence[int], probabilities: Tensor) -> WidthShares:

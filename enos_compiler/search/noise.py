@@ -74,22 +74,20 @@ def standing_noise(
 
 @dataclass(frozen=True, slots=True)
 class DisturbedForm:
-    """A layer's form with noise in training."""
+    """A layer's form with noise, whether it trains or not."""
 
     form: LayerForm
     variance: float
     """Relative to that of each channel."""
 
     def __call__(self, call: Call) -> Tensor:
-        """Return the form's sum, with a sample of noise where gradients are taken."""
-        return in_training(call, self.form(call), torch.tensor(self.variance))
+        """Return the form's sum with a sample of noise."""
+        return disturbed(self.form(call), torch.tensor(self.variance), channels_of(call))
 
 
-def in_training(call: Call, total: Tensor, variance: Tensor) -> Tensor:
-    """Return a layer's sum with one sample of noise where gradients are taken, else as it is."""
-    if not torch.is_grad_enabled():
-        return total
-    return disturbed(total, variance, 1 if call.layer.op == "conv" else -1)
+def channels_of(call: Call) -> int:
+    """Return the axis of a layer's output channels."""
+    return 1 if call.layer.op == "conv" else -1
 
 
 def disturbed(total: Tensor, variance: Tensor, channels: int) -> Tensor:

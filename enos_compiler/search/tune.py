@@ -4,7 +4,8 @@
 Every layer computes its own choice, every value is rounded at its own width, mac weights are
 rounded with the normalisation folded in. Over the last part of the epochs the normalisation keeps
 its running statistics, as the compiled network will; the epoch of best validation accuracy stays.
-Layers on crossbars have a sample of their arrays' noise while they train.
+Layers on crossbars have a sample of their arrays' noise, in validation too: the epoch that stays is
+one that lives with it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from enos_compiler.ir.network import Network, Vector
 from enos_compiler.search.checkpoint import fingerprint
-from enos_compiler.search.evaluate import evaluate, fixed_batch, module_predictor
+from enos_compiler.search.evaluate import Accuracy, evaluate, fixed_batch, module_predictor
 from enos_compiler.search.forms import assigned_forms
 from enos_compiler.search.module import NetworkModule
 from enos_compiler.search.noise import DisturbedForm
@@ -74,11 +75,11 @@ class TuneSettings:
     folder: Path | None
     say: Callable[[str], None]
     noise: Mapping[str, float] = field(default_factory=dict)
-    """By layer, the noise-to-signal that arrays add to its output while it trains."""
+    """By layer, the noise-to-signal that arrays add to its output."""
 
 
 def assigned_module(network: Network, noise: Mapping[str, float] | None = None) -> NetworkModule:
-    """Return an assigned network as it will compute, differentiable; with noise in training."""
+    """Return an assigned network as it will compute, differentiable; with noise if there is any."""
     forms = assigned_forms(network.layers)
     forms.update({name: DisturbedForm(forms[name], one) for name, one in (noise or {}).items()})
     return NetworkModule(network, forms, AssignedWidths(network))
@@ -90,7 +91,13 @@ def tune(network: Network, data: Data, settings: TuneSettings) -> tuple[Network,
     module = assigned_module(network, settings.noise)
     batch = fixed_batch(network)
     settle(module, data, batch)
-    before = evaluate(module_predictor(module), data, "validation", batch=batch)
+
+    def validated() -> Accuracy | None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(settings.seed)  # the same noise before and after
+            return evaluate(module_predictor(module), data, "validation", batch=batch)
+
+    before = validated()
     started = {name: tensor.clone() for name, tensor in module.state_dict().items()}
 
     def speak(record: EpochRecord) -> None:
@@ -115,7 +122,7 @@ def tune(network: Network, data: Data, settings: TuneSettings) -> tuple[Network,
     )
     trainer = Trainer(module, data, phase, _FreezeNorms(module), on_epoch=speak, say=settings.say)
     history = trainer.run()
-    after = evaluate(module_predictor(module), data, "validation", batch=batch)
+    after = validated()
     if before and after and before.correct > after.correct:
         module.load_state_dict(started)
         after = before
