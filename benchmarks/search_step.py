@@ -164,14 +164,16 @@ def _batch() -> tuple[Tensor, Tensor]:
     return images, torch.randint(10, (BATCH,), generator=generator)
 
 
-def medians(steps: dict[str, Step], rounds: int, clock: Callable[[], float]) -> dict[str, float]:
-    """Return the median time of each step in seconds, steps in turn, two rounds unmeasured."""
+def medians(
+    steps: dict[str, Step], rounds: int, clock: Callable[[], float], unmeasured: int = 2
+) -> dict[str, float]:
+    """Return the median time of each step in seconds, steps in turn, first rounds unmeasured."""
     times: dict[str, list[float]] = {name: [] for name in steps}
-    for turn in range(rounds + 2):
+    for turn in range(rounds + unmeasured):
         for name, step in steps.items():
             started = clock()
             step()
-            if turn >= 2:
+            if turn >= unmeasured:
                 times[name].append(clock() - started)
     return {name: statistics.median(each) for name, each in times.items()}
 
@@ -220,14 +222,14 @@ def measure(*, quick: bool, threads: int) -> dict[str, float]:
         "plain, channels last": plain_step(torch.channels_last),
     }
     methods = {n: method_step(network, n) for n in ("mixed", "sequential", "variational")}
-    rounds = 8 if quick else 24
+    rounds = 6 if quick else 24
     clock = time.process_time if threads == 1 else time.perf_counter
     found = medians({**plain, **methods}, rounds, clock)
     base = min(found[name] for name in plain)
-    naive = medians({"naive": naive_step(network)}, 1 if quick else 3, clock)
+    naive = medians({"naive": naive_step(network)}, 1 if quick else 3, clock, unmeasured=1)
     ratios = {f"{n}_ratio": found[n] / base for n in methods}
     ratios["naive_ratio"] = naive["naive"] / base
-    ratios |= _adder_ratios(plain, rounds=3 if quick else 12, clock=clock)
+    ratios |= _adder_ratios(plain, rounds=2 if quick else 12, clock=clock)
     ratios["memory_ratio"] = _peak_mib("mixed") / _peak_mib("plain")
     return ratios | {"plain_step_s": base, "threads": threads}
 
@@ -241,7 +243,7 @@ def _adder_ratios(
         "adder_mixed_ratio": method_step(network, "mixed"),
         "adder_sampled_ratio": method_step(network, "variational"),
     }
-    found = medians({**plain, **steps}, rounds, clock)
+    found = medians({**plain, **steps}, rounds, clock, unmeasured=1)
     base = min(found[name] for name in plain)
     return {name: found[name] / base for name in steps}
 
