@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from enos_compiler.search.methods import Variational
 
 SOLVE_S = 60.0
-"""Wall time for each assignment."""
+"""Processor time for each assignment."""
 CERTAIN = 50.0
 """Score that a sample gives to every choice but its own: only widths that clash may pay it."""
 
