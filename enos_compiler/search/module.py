@@ -319,9 +319,7 @@ class NetworkModule(nn.Module):
 
     def _copy(self, value: str, bits: int, stored: Tensor) -> Tensor:
         """Return what a reader of `bits` gets of a stored value; copies are made once a batch."""
-        source = grid_source(self.network, value)
-        widths = self.widths.stored(source) if source in self._rows else {}
-        if not widths or bits >= max(widths):
+        if bits >= self._widest(value):
             return stored
         if (value, bits) not in self._copies:
             self._copies[value, bits] = rounded(stored, [1.0], [self._read_format(value, bits)])
@@ -329,9 +327,14 @@ class NetworkModule(nn.Module):
 
     def _mixed_copies(self, value: str, shares: Mapping[int, Tensor], stored: Tensor) -> Tensor:
         """Return the sum of shares times what readers of several widths get of a stored value."""
-        widest = max(self.widths.stored(grid_source(self.network, value)), default=0)
+        widest = self._widest(value)
         formats = [None if bits >= widest else self._read_format(value, bits) for bits in shares]
         return rounded(stored, list(shares.values()), formats)
+
+    def _widest(self, value: str) -> int:
+        """Return the widest codes that a value is stored in; 0 where it is not rounded."""
+        source = grid_source(self.network, value)
+        return max(self.widths.stored(source), default=0) if source in self._rows else 0
 
     def _read_format(self, value: str, bits: int) -> ValueFormat:
         """Return the format in which a reader of `bits` gets a value."""
