@@ -313,7 +313,8 @@ def test_converters_change_a_sum_where_a_column_outgrows_them(
     needed = [
         bits
         for term in OPERATORS[name].terms(on_array.plain)
-        for matrix in stored_groups(layer, term, spec, *reversed(stored_form(layer, term)))
+        for width, form in [stored_form(layer, term)]
+        for matrix in stored_groups(layer, term, spec, form, width)
         for one in row_reads(term, on_array.plain.input_formats[0])
         for bits in required_adc_bits(matrix, one.bits)
     ]
