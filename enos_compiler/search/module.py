@@ -253,8 +253,9 @@ class NetworkModule(nn.Module):
             return F.batch_norm(x, mean, var, weight, bias, live, MOMENTUM, eps)
         now = statistics_of(x, extremes=self._is_followed(value))
         count = x.numel() // x.shape[1]
-        mean.lerp_(now.mean.to(mean.dtype), MOMENTUM)
-        var.lerp_((now.variance * (count / (count - 1))).to(var.dtype), MOMENTUM)
+        mean.lerp_(torch.from_numpy(now.mean).to(mean.dtype), MOMENTUM)
+        unbiased = torch.from_numpy(now.variance * (count / (count - 1)))
+        var.lerp_(unbiased.to(var.dtype), MOMENTUM)
 
         def formats_of(extremes: Callable[[], Extremes]) -> list[ValueFormat]:
             if self._is_followed(value):

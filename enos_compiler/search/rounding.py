@@ -13,7 +13,9 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from enos_compiler import compiled
@@ -29,6 +31,7 @@ save. Of several threads each needs a part of its own, or PyTorch's, which wake 
 WIDTH = 128
 """Numbers that a row has at most: its constants stay in the fastest memory."""
 
+Doubles = NDArray[np.float64]
 Formats = Sequence[ValueFormat | None]
 """None leaves numbers as they are."""
 Extremes = tuple[float, float]
@@ -37,14 +40,14 @@ FormatsOf = Callable[[Callable[[], Extremes]], Formats]
 
 
 class Statistics(NamedTuple):
-    """Of a batch, by channel, float64."""
+    """Of a batch, by channel. What has one number a channel is numpy's, whose calls take less."""
 
-    mean: Tensor
-    variance: Tensor
+    mean: Doubles
+    variance: Doubles
     """Of the batch itself: divided by the number of pixels."""
-    least: Tensor
+    least: Doubles
     """Only where extremes were asked for, as `greatest`."""
-    greatest: Tensor
+    greatest: Doubles
 
 
 class _Walk(NamedTuple):
@@ -70,9 +73,9 @@ class _NormRounded(torch.autograd.Function):
         formats_of: FormatsOf,
     ) -> Tensor:
         """Return the rounded images."""
-        inverse = (statistics.variance + eps).rsqrt()
-        slope = weight.double() * inverse
-        line = torch.stack([slope, bias.double() - statistics.mean * slope]).float()
+        inverse = 1 / np.sqrt(statistics.variance + eps)
+        slope = weight.detach().numpy() * inverse
+        line = np.stack([slope, bias.detach().numpy() - statistics.mean * slope])
         formats = formats_of(lambda: _extremes(statistics, line))
         width = _width_of(x)
         lines, means = _repeated(line, width), _repeated(statistics.mean, width)
@@ -89,11 +92,11 @@ class _NormRounded(torch.autograd.Function):
         upstream = _channels_last(gradients[0])
         on_bias, products, *on_shares = _sums(walk, x, upstream)
         on_weight = products * ctx.inverse
-        a = weight.double() * ctx.inverse
+        a = weight.detach().numpy() * ctx.inverse
         b = -a * ctx.inverse * on_weight / (x.numel() // len(weight))
         c = -a * on_bias / (x.numel() // len(weight)) - b * ctx.mean
-        on_x = _back(walk, x, upstream, _repeated(torch.stack([a, b, c]), _width_of(x)))
-        found = (on_weight.to(weight.dtype), on_bias.to(weight.dtype), _on_shares(on_shares))
+        on_x = _back(walk, x, upstream, _repeated(np.stack([a, b, c]), _width_of(x)))
+        found = (_tensor(on_weight), _tensor(on_bias), _on_shares(on_shares))
         return on_x, *found, None, None, None
 
 
@@ -193,16 +196,16 @@ def statistics_of(x: Tensor, *, extremes: bool) -> Statistics:
     """Return the statistics of images that are `is_large`, with extremes only where asked."""
     rows = _rows_of(x)
     width, channels = rows.shape[1], x.shape[1]
-    pivot = torch.from_numpy(rows[0, :channels]).clone()
+    pivot = rows[0, :channels].copy()
     arguments = (rows, _repeated(pivot, width), extremes)
     found = compiled.run_parts(kernels.moments, len(rows), rows.size, (4, width), *arguments)
-    by_pixel = torch.from_numpy(found).view(len(found), 4, -1, channels)
+    by_pixel = found.reshape(len(found), 4, -1, channels)
     mean, square = by_pixel[:, :2].sum((0, 2)) / (x.numel() // channels)
     return Statistics(
         mean=mean + pivot,
-        variance=(square - mean * mean).clamp_min_(0.0),
-        least=by_pixel[:, 2].amin((0, 1)),
-        greatest=by_pixel[:, 3].amax((0, 1)),
+        variance=np.maximum(square - mean * mean, 0.0),
+        least=by_pixel[:, 2].min((0, 1)),
+        greatest=by_pixel[:, 3].max((0, 1)),
     )
 
 
@@ -212,13 +215,14 @@ def _forth(walk: _Walk, x: Tensor, out: Tensor) -> Tensor:
     return out
 
 
-def _sums(walk: _Walk, x: Tensor, upstream: Tensor) -> Tensor:
+def _sums(walk: _Walk, x: Tensor, upstream: Tensor) -> Doubles:
     """Return what the gradient adds up to, (2 + grids, C): see `kernels.gradient_sums`."""
     rows, count = _rows_of(x), 2 + len(walk.grids)
     arguments = (rows, _rows_of(upstream), walk.line, walk.grids, walk.mean)
     shape = (count, rows.shape[1])
     found = compiled.run_parts(kernels.gradient_sums, len(rows), rows.size, shape, *arguments)
-    return torch.from_numpy(found).sum(0).view(count, -1, x.shape[1]).sum(1)
+    by_channel: Doubles = found.sum(0).reshape(count, -1, x.shape[1]).sum(1)
+    return by_channel
 
 
 def _back(walk: _Walk, x: Tensor, upstream: Tensor, factors: Any) -> Tensor:
@@ -228,8 +232,12 @@ def _back(walk: _Walk, x: Tensor, upstream: Tensor, factors: Any) -> Tensor:
     return on_x
 
 
-def _on_shares(sums: Sequence[Tensor]) -> Tensor:
-    return torch.stack([by_channel.sum() for by_channel in sums]).float()
+def _on_shares(sums: Sequence[Doubles]) -> Tensor:
+    return _tensor(np.array([by_channel.sum() for by_channel in sums]))
+
+
+def _tensor(numbers: Doubles) -> Tensor:
+    return torch.from_numpy(numbers).float()
 
 
 def _rows_of(images: Tensor) -> Any:
@@ -251,34 +259,36 @@ def _widest(pixels: int, channels: int) -> int:
 @cache
 def _untouched(width: int) -> tuple[Any, Any, Any]:
     """Return the line, the backward factors and the mean that leave rows of a width as they are."""
-    one, none = torch.ones(width), torch.zeros(width)
-    return torch.stack([one, none]).numpy(), torch.stack([one, none, none]).numpy(), none.numpy()
+    one, none = np.ones(width, np.float32), np.zeros(width, np.float32)
+    return np.stack([one, none]), np.stack([one, none, none]), none
 
 
-def _repeated(constants: Tensor, width: int) -> Any:
+def _repeated(constants: NDArray[Any], width: int) -> Any:
     """Return (..., channels) constants as float32, repeated along the last axis of `_rows_of`."""
     times = width // constants.shape[-1]
-    exact = constants.float()
-    return (exact if times == 1 else torch.cat([exact] * times, -1)).numpy()
+    exact = constants.astype(np.float32)
+    return exact if times == 1 else np.concatenate([exact] * times, -1)
 
 
-def _extremes(statistics: Statistics, line: Tensor) -> Extremes:
+def _extremes(statistics: Statistics, line: Doubles) -> Extremes:
     """Return the least and the greatest of slope * x + offset."""
-    slope, offset = line.double()
-    ends = torch.stack([statistics.least, statistics.greatest]) * slope + offset
+    ends = np.stack([statistics.least, statistics.greatest]) * line[0] + line[1]
     return float(ends.min()), float(ends.max())
 
 
 def _grids(formats: Formats, shares: Tensor) -> Any:
     """Return formats and shares as the kernels take them, (grids, 4); a single share is 1."""
     ends = [UNROUNDED if fmt is None else (fmt.scale, *bounds(fmt)) for fmt in formats]
-    rows = torch.tensor([(*end, 1.0) for end in ends])
+    rows = np.array([(*end, 1.0) for end in ends], dtype=np.float32)
     if len(rows) > 1:
-        rows[:, 3] = shares.detach()
-    return rows.numpy()
+        rows[:, 3] = shares.detach().numpy()
+    return rows
 
 
 def _stacked(shares: Sequence[float | Tensor]) -> Tensor:
+    """Return shares side by side; a single one is 1, from which nothing learns."""
+    if len(shares) == 1:
+        return torch.ones(1)
     return torch.stack([torch.as_tensor(share) for share in shares])
 
 
