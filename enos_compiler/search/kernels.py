@@ -73,7 +73,7 @@ def scale_and_round(
         x: (rows, width).
         line: (2, width) slope and offset.
         grids: (grids, 4).
-        out: (rows, width); it may be x.
+        out: (rows, width).
     """
     width = x.shape[1]
     values = np.zeros(width, np.float32)

@@ -36,7 +36,6 @@ from enos_compiler.search.rounding import (
     norm_rounded,
     rounded,
     statistics_of,
-    sum_rounded,
 )
 from enos_compiler.semantics.formats import format_at, grid_source
 
@@ -114,9 +113,9 @@ class NetworkModule(nn.Module):
         self._merged = {
             name for name, row in self._rows.items() if self._floors[row] and self._unsigned[row]
         }
-        self._ending = _ending_values(network, self._rows, self._merged)
+        self._behind_norms = _values_behind_norms(network, self._rows, self._merged)
         self._settled: set[str] = set()
-        """Values that this pass has rounded together with what computes them."""
+        """Values that this pass has rounded together with the norm before them."""
         self._copies: dict[tuple[str, int], Tensor] = {}
         self._ranges_now: list[list[float]] = []
         self._formats: dict[tuple[str, int], ValueFormat] = {}
@@ -205,8 +204,6 @@ class NetworkModule(nn.Module):
             return args[0]  # type: ignore[no-any-return]  # rounding to codes >= 0 is the ReLU
         if vector is not None:
             args = self._narrowed(vector, node, args)
-            if op_name(compute) == "add":
-                return self._sum(node, args)
         return compute(*args, **node.kwargs)  # type: ignore[no-any-return]
 
     def _layer(self, layer: Layer, node: fx.Node, args: tuple[Any, ...]) -> Tensor:
@@ -246,7 +243,7 @@ class NetworkModule(nn.Module):
         eps = float(node.kwargs["eps"])  # type: ignore[arg-type]
         if live and is_parallel():
             return _parallel_batch_norm(x, mean, var, weight, bias, eps)
-        value = self._ending.get(node.name)
+        value = self._behind_norms.get(node.name)
         stored = {} if value is None else self.widths.stored(value)
         affine = weight is not None and bias is not None
         if not live or value is None or not stored or not affine or not is_large(x):
@@ -265,19 +262,6 @@ class NetworkModule(nn.Module):
         self._settled.add(value)
         shares = list(stored.values())
         return norm_rounded(x, weight, bias, shares, now, eps, formats_of)
-
-    def _sum(self, node: fx.Node, args: tuple[Any, ...]) -> Tensor:
-        """Add two tensors, and round the sum with them where a value ends there."""
-        compute: Any = node.target
-        value = self._ending.get(node.name)
-        stored = {} if value is None else self.widths.stored(value)
-        fuses = all(isinstance(x, Tensor) for x in args) and is_large(*args)
-        if value is None or not stored or not fuses or self._is_followed(value):
-            return compute(*args, **node.kwargs)  # type: ignore[no-any-return]
-        self._settled.add(value)
-        x, y = args
-        formats = [self.format_of(value, bits) for bits in stored]
-        return sum_rounded(x, y, list(stored.values()), formats)
 
     def _narrowed(self, vector: Vector, node: fx.Node, args: tuple[Any, ...]) -> tuple[Any, ...]:
         """Return the arguments with every rounded value as the vector operation reads it."""
@@ -359,15 +343,19 @@ def _parallel_batch_norm(
     return y if bias is None else y + bias.view(axes)
 
 
-def _ending_values(
+def _values_behind_norms(
     network: Network, values: Collection[str], merged: Collection[str]
 ) -> dict[str, str]:
-    """Return the value that ends at each node, or at the ReLU of codes >= 0 right behind it."""
-    ending = {name: name for name in values}
+    """Return the value that ends at each batch norm, or at a ReLU of codes >= 0 behind it alone."""
+    found = {}
     for node in network.graph.graph.nodes:
-        if node.name not in values and [reader.name in merged for reader in node.users] == [True]:
-            ending[node.name] = next(iter(node.users)).name
-    return ending
+        if node.op != "call_function" or op_name(node.target) != "batch_norm":
+            continue
+        if node.name in values:
+            found[node.name] = node.name
+        elif [reader.name in merged for reader in node.users] == [True]:
+            found[node.name] = next(iter(node.users)).name
+    return found
 
 
 def _is_relu(network: Network, value: str) -> bool:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rounding of large activations, alone or behind a norm or a sum, in few walks over memory.
+"""Rounding of large activations, alone or behind a norm, in few walks over memory.
 
 Apart, a live batch norm, a ReLU and the rounding walk their tensor some ten times there and back,
 which takes longer than a convolution; together they take two walks each way. Rounding to codes
@@ -102,31 +102,24 @@ class _NormRounded(torch.autograd.Function):
 
 class _Rounded(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, other: Tensor | None, shares: Tensor, formats: Formats
-    ) -> Tensor:
-        """Return the images, or their sum with others, rounded."""
-        ctx.save_for_backward(x, other)
+    def forward(ctx: Any, x: Tensor, shares: Tensor, formats: Formats) -> Tensor:
+        """Return the rounded images."""
         line, _, mean = _untouched(_width_of(x))
+        ctx.save_for_backward(x)
         ctx.walk = _Walk(line, _grids(formats, shares), mean)
-        if other is None:
-            return _forth(ctx.walk, x, torch.empty_like(x))
-        total = x + other
-        return _forth(ctx.walk, total, total)
+        return _forth(ctx.walk, x, torch.empty_like(x))
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        """Return the gradients of both images and of the shares."""
-        x, other = ctx.saved_tensors
+        """Return the gradients of images and shares."""
+        (x,) = ctx.saved_tensors
         walk: _Walk = ctx.walk
-        before = x if other is None else x + other
         upstream = _channels_last(gradients[0])
         on_shares = None
-        if ctx.needs_input_grad[2]:
-            _, _, *sums = _sums(walk, before, upstream)
+        if ctx.needs_input_grad[1]:
+            _, _, *sums = _sums(walk, x, upstream)
             on_shares = _on_shares(sums)
-        passed = _back(walk, before, upstream, _untouched(_width_of(x))[1])
-        return passed, None if other is None else passed, on_shares, None
+        return _back(walk, x, upstream, _untouched(_width_of(x))[1]), on_shares, None
 
 
 def norm_rounded(
@@ -154,20 +147,13 @@ def norm_rounded(
     return found
 
 
-def sum_rounded(x: Tensor, y: Tensor, shares: Sequence[float | Tensor], formats: Formats) -> Tensor:
-    """Return x + y rounded; both (N, C, H, W) and `is_large` together."""
-    apply: Any = _Rounded.apply
-    found: Tensor = apply(x, y, _stacked(shares), formats)
-    return found
-
-
 def rounded(x: Tensor, shares: Sequence[float | Tensor], formats: Formats) -> Tensor:
     """Return the sum of shares times x rounded to each format; a single share is 1."""
     if not any(formats) and len(formats) == 1:
         return x
     if is_large(x):
         apply: Any = _Rounded.apply
-        found: Tensor = apply(x, None, _stacked(shares), formats)
+        found: Tensor = apply(x, _stacked(shares), formats)
         return found
     copies = [x if fmt is None else fake_quantize(x, fmt) for fmt in formats]
     if len(copies) == 1:

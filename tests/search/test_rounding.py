@@ -26,7 +26,6 @@ from enos_compiler.search.rounding import (
     norm_rounded,
     rounded,
     statistics_of,
-    sum_rounded,
 )
 from enos_compiler.semantics.quantizer import value_format
 
@@ -132,31 +131,27 @@ def test_the_definition_is_a_norm_and_then_rounding(
     shape=st.tuples(*(st.integers(1, 9) for _ in range(4))),
     widths=WIDTHS,
     as_it_is=st.booleans(),
-    summed=st.booleans(),
     threads=st.sampled_from([1, 2]),
 )
-def test_images_and_sums_are_rounded_exactly(
+def test_images_are_rounded_exactly(
     shape: tuple[int, int, int, int],
     widths: list[int],
     as_it_is: bool,
-    summed: bool,
     threads: int,
 ) -> None:
-    x, y = images(*shape).requires_grad_(), images(*shape, seed=1).requires_grad_()
-    behind = images(*shape, seed=2)
+    x, behind = images(*shape).requires_grad_(), images(*shape, seed=2)
     shares = torch.softmax(torch.arange(float(len(widths))), 0).requires_grad_()
     formats: list[ValueFormat | None] = [value_format((-5.0, 5.0), bits) for bits in widths]
     formats[0] = None if as_it_is and len(widths) > 1 else formats[0]
     single = len(widths) == 1
-    inputs = (x, *([y] if summed else []), *([] if single else [shares]))
+    inputs = (x, *([] if single else [shares]))
 
     def compute() -> list[Tensor]:
-        parts = list(shares)
-        found = sum_rounded(x, y, parts, formats) if summed else rounded(x, parts, formats)
+        found = rounded(x, list(shares), formats)
         return [found, *torch.autograd.grad(found, inputs, behind)]
 
     ours = on_threads(threads, compute)
-    expected = mixed(x + y if summed else x, shares, formats)
+    expected = mixed(x, shares, formats)
     theirs = [expected, *torch.autograd.grad(expected, inputs, behind)]
     if single:
         assert all(torch.equal(one, other) for one, other in zip(ours, theirs, strict=True))
@@ -186,8 +181,7 @@ def test_what_is_undefined_stays_undefined() -> None:
     )
     assert bool(found[:, 1].isnan().all())
     assert not bool(found[:, [0, 2]].isnan().any())
-    y = images(4, 3, 5, 5)
-    assert torch.equal(sum_rounded(x, y, [1.0], [FORMAT]).isnan(), x.isnan())
+    assert torch.equal(rounded(x, [1.0], [FORMAT]).isnan(), x.isnan())
 
 
 def test_a_network_trains_alike_with_and_without(
