@@ -222,14 +222,14 @@ def measure(*, quick: bool, threads: int) -> dict[str, float]:
         "plain, channels last": plain_step(torch.channels_last),
     }
     methods = {n: method_step(network, n) for n in ("mixed", "sequential", "variational")}
-    rounds = 5 if quick else 24
+    rounds = 4 if quick else 24
     clock = time.process_time if threads == 1 else time.perf_counter
     found = medians({**plain, **methods}, rounds, clock, unmeasured=1 if quick else 2)
     base = min(found[name] for name in plain)
     naive = medians({"naive": naive_step(network)}, 1 if quick else 3, clock, unmeasured=1)
     ratios = {f"{n}_ratio": found[n] / base for n in methods}
     ratios["naive_ratio"] = naive["naive"] / base
-    ratios |= _adder_ratios(plain, rounds=2 if quick else 12, clock=clock)
+    ratios |= _adder_ratios(plain, rounds=1 if quick else 12, clock=clock)
     ratios["memory_ratio"] = _peak_mib("mixed") / _peak_mib("plain")
     return ratios | {"plain_step_s": base, "threads": threads}
 
