@@ -216,7 +216,9 @@ class Variational(BudgetObjective):
         if self.resting:
             return None
         shares = self.architecture.relaxed.probabilities.values()
-        entropy = torch.stack([torch.special.entr(p).sum() for p in shares]).sum()
+        tiny = torch.finfo(torch.float32).tiny  # the slope at 0 is infinite
+        kept = [p.clamp_min(tiny) for p in shares]
+        entropy = torch.stack([torch.special.entr(p).sum() for p in kept]).sum()
         return -self.weight * entropy if held is None else held - self.weight * entropy
 
     def before_evaluation(self) -> None:

@@ -218,6 +218,24 @@ def test_variational_samples_follow_the_posterior(offered: Network) -> None:
     assert ((counts / 400 - shares).abs() < 4 * deviation).all()
 
 
+def test_a_choice_out_of_reach_leaves_the_gradients_finite(offered: Network) -> None:
+    """A probability that is 0 in float32, as strong priors and tilts make them."""
+    architecture = Architecture(offered)
+    with torch.no_grad():
+        architecture.free[1][0] = -1000.0
+    architecture.draw()
+    method = Variational(architecture, _limit(offered, architecture), 0.0, MethodOptions())
+    method.before_batch(0.5)
+    penalty = method.penalty()
+    assert penalty is not None
+    drawn = torch.stack([p.square().sum() for p in architecture.probabilities.values()]).sum()
+    (penalty + drawn).backward()  # type: ignore[no-untyped-call]
+    assert float(architecture.relaxed.probabilities["c2"][0].detach()) == 0.0
+    for logits in architecture.free:
+        assert logits.grad is not None
+        assert bool(logits.grad.isfinite().all())
+
+
 def test_variational_gradient_reaches_candidates_that_were_not_drawn(
     offered: Network, data: Data
 ) -> None:
