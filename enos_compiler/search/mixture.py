@@ -163,7 +163,8 @@ class CompositeMixture:
         While the network trains, one stands for all: drawn by its probability and divided by it,
         it leaves the sum and the gradients of the probabilities what they are, on average. Where
         the layer computes with one drawn candidate, that runs alone, and its gradient is divided
-        by the probability that it was drawn with.
+        by the probability that it was drawn with; below LEAST_ODDS it is divided by less, so that
+        a rare candidate hears too little of itself rather than far too much at once.
         """
         present = [(row, weighted[row]) for row in self._apart]
         if not torch.is_grad_enabled() or not weighted.requires_grad:
